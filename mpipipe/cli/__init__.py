@@ -1,0 +1,1 @@
+"""Commands: one small module each; they read the configuration and call one function."""

@@ -1,0 +1,1 @@
+"""Values: cameras, raw frames, exposures, masks, tables. No files, no MPI."""

@@ -1,0 +1,60 @@
+"""How a task ended, as a value.
+
+A task never lets an exception out: whatever happens becomes one `Outcome`. Bad data is never
+tried again; the kinds in `RETRYABLE` are, up to a limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class OutcomeKind(IntEnum):
+    """The ways in which a task can end; the numbers go over the wire and into files."""
+
+    DONE = 0
+    PARTIAL = 1
+    NO_WORK = 2
+    BAD_DATA = 3
+    FAILED = 4
+    TIMED_OUT = 5
+    LOST = 6
+
+    @property
+    def label(self) -> str:
+        """The kind in words, e.g. ``bad data``."""
+        return self.name.lower().replace("_", " ")
+
+    @property
+    def is_success(self) -> bool:
+        """Whether nothing needs a person's attention."""
+        return self in (OutcomeKind.DONE, OutcomeKind.NO_WORK)
+
+
+RETRYABLE = frozenset({OutcomeKind.FAILED, OutcomeKind.TIMED_OUT, OutcomeKind.LOST})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one attempt at one task.
+
+    Attributes
+    ----------
+    kind
+        How it ended.
+    reason
+        One line for people; empty when done.
+    stage
+        The stage in which it ended, e.g. ``isr.overscan``; empty when done.
+    traceback
+        The traceback of an unexpected exception; empty otherwise.
+    warnings
+        What was left out or simplified on the way (a missing optional master, ...).
+    """
+
+    kind: OutcomeKind
+    reason: str = ""
+    stage: str = ""
+    traceback: str = ""
+    warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""A whole run: configuration, the plan, and what a task is."""

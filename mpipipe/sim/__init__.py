@@ -1,0 +1,1 @@
+"""Raw data with truth: sky, optics, detector."""

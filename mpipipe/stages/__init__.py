@@ -1,0 +1,1 @@
+"""Pipelines as lists of stages: values in, values out; no MPI, no files."""

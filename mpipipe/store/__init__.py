@@ -1,0 +1,1 @@
+"""The only layer that opens files: raw frames, FITS, HDF5, records, products."""
