@@ -10,7 +10,7 @@ assembled CCD, in unbinned pixels; a descending range in a section flips that ax
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -31,7 +31,7 @@ def _section(value: object) -> object:
 SectionField = Annotated[Section, BeforeValidator(_section), PlainSerializer(str)]
 
 
-class Need(str, Enum):
+class Need(StrEnum):
     """What a camera or a user asks of one correction."""
 
     REQUIRE = "require"
@@ -39,7 +39,7 @@ class Need(str, Enum):
     OFF = "off"
 
 
-class FileFormat(str, Enum):
+class FileFormat(StrEnum):
     """How one read-out of one CCD is laid out in files."""
 
     CHANNEL_FILES = "channel-files"

@@ -45,7 +45,12 @@ class Section:
         if min(xa, xb, ya, yb) < 1:
             raise BadDataError(f"section {text!r} counts from below 1")
         return cls(
-            min(xa, xb) - 1, max(xa, xb), min(ya, yb) - 1, max(ya, yb), flip_x=xa > xb, flip_y=ya > yb
+            min(xa, xb) - 1,
+            max(xa, xb),
+            min(ya, yb) - 1,
+            max(ya, yb),
+            flip_x=xa > xb,
+            flip_y=ya > yb,
         )
 
     def __str__(self) -> str:

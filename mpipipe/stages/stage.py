@@ -74,7 +74,9 @@ def stage(
     return wrap
 
 
-def check_chain(stages: Iterable[Stage], given: Iterable[str], disabled: Iterable[str] = ()) -> set[str]:
+def check_chain(
+    stages: Iterable[Stage], given: Iterable[str], disabled: Iterable[str] = ()
+) -> set[str]:
     """Prove that a chain can run; return the names of all values it ends with.
 
     Parameters
@@ -102,9 +104,12 @@ def check_chain(stages: Iterable[Stage], given: Iterable[str], disabled: Iterabl
             lost.update({value: step.name for value in step.adds if value not in have})
             continue
         for value in step.needs:
-            if value not in have:
-                hint = f"; stage {lost[value]}, which adds it, is switched off" if value in lost else ""
-                raise ConfigError(f"stage {step.name} needs {value!r}, which nothing before it adds{hint}", key=step.name)
+            if value in have:
+                continue
+            reason = f"stage {step.name} needs {value!r}, which nothing before it adds"
+            if value in lost:
+                reason += f"; stage {lost[value]}, which adds it, is switched off"
+            raise ConfigError(reason, key=step.name)
         have.update(step.adds)
     return have
 
