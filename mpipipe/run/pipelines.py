@@ -1,0 +1,40 @@
+"""The pipelines of a run, as data: which stages, in which order, on which values.
+
+`check_pipelines` proves before any pixel is read that every stage finds what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mpipipe.stages import ca, cs, isr, sfm
+from mpipipe.stages.stage import Stage, check_chain
+
+PIPELINES: dict[str, tuple[Stage, ...]] = {
+    "isr": isr.PIPELINE,
+    "ca": ca.PIPELINE,
+    "cs": cs.PIPELINE,
+    "sfm": sfm.PIPELINE,
+}
+
+PER_SNAP: tuple[Stage, ...] = isr.PIPELINE + ca.PIPELINE
+"""Run once a snap: raw channels to one assembled exposure."""
+
+PER_VISIT: tuple[Stage, ...] = cs.PIPELINE + sfm.PIPELINE
+"""Run once a visit and CCD: all snaps to calexp and src."""
+
+GIVEN_PER_SNAP = ("raw", "masters", "corrections", "sdqa", "warnings")
+GIVEN_PER_VISIT = ("exposures", "pixel_scale", "sdqa", "warnings")
+
+
+def check_pipelines(disabled: Iterable[str] = ()) -> None:
+    """Check both chains with the stages `disabled` switched off.
+
+    Raises
+    ------
+    ConfigError
+        If a stage would miss a value, or if the products would.
+    """
+    off = tuple(disabled)
+    check_chain(PER_SNAP, GIVEN_PER_SNAP, off)
+    check_chain(PER_VISIT, GIVEN_PER_VISIT, off)

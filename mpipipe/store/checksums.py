@@ -1,0 +1,81 @@
+"""SHA-256 of files, and JSON files written aside, synced and renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mpipipe.data.errors import BadDataError, OutputError
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes.
+
+    Raises
+    ------
+    BadDataError
+        If the file can not be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise BadDataError(f"can not be read: {error.strerror}", file=path) from error
+
+
+def sha256_of(parts: Iterable[str]) -> str:
+    """SHA-256 over strings, each closed by a newline."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file aside, sync it, rename it: readers see the old one or the new one.
+
+    Raises
+    ------
+    OutputError
+        If it can not be written; nothing half-written stays.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OutputError(
+            f"can not be written: {error.strerror}",
+            file=path,
+            way_out="make space or mend permissions, then resume",
+        ) from error
+
+
+def write_json_atomically(path: Path, content: Any) -> None:
+    """`content` as JSON with sorted keys, written by `write_text_atomically`."""
+    write_text_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours.
+
+    Raises
+    ------
+    BadDataError
+        If it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadDataError(f"can not be read: {error.strerror}", file=path) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadDataError(f"is no valid JSON: {error}", file=path) from error

@@ -1,0 +1,217 @@
+"""Image products: exposures and backgrounds as FITS, written whole or not at all.
+
+An exposure is three image extensions, IMAGE, MASK and VARIANCE, each with the WCS, so that DS9
+and astropy show it as it is, and a table PROVENANCE with the checksum of every input. Headers
+hold only what follows from the content: no time, host or rank of the run that wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mpipipe.data import mask as mask_planes
+from mpipipe.data.errors import BadDataError
+from mpipipe.data.exposure import Exposure
+from mpipipe.data.raw import FrameInfo
+from mpipipe.data.sections import Section
+from mpipipe.store.fits import open_fits, write_fits_atomically
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+Compression = Literal["quantized", "lossless", "none"]
+
+
+def write_exposure(
+    path: Path,
+    exposure: Exposure,
+    *,
+    provenance: Mapping[str, str],
+    compression: Compression = "quantized",
+    quantize_level: float = 16.0,
+) -> None:
+    """Write an exposure.
+
+    Parameters
+    ----------
+    provenance
+        Name of an input, version or digest to its value; one row each in PROVENANCE.
+    compression
+        ``quantized``: image and variance Rice-compressed in steps of noise / `quantize_level`
+        with subtractive dither of fixed seed (the noise grows by 1 / (24 level^2)); the mask
+        stays exact. ``lossless``: gzip. ``none``: plain extensions.
+
+    Raises
+    ------
+    OutputError
+        If it can not be written or does not read back.
+    """
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU(header=_primary_header(exposure, compression, quantize_level))
+    planes = (
+        ("IMAGE", exposure.image, "electron"),
+        ("MASK", exposure.mask, ""),
+        ("VARIANCE", exposure.variance, "electron2"),
+    )
+    hdus: list[Any] = [primary]
+    for name, plane, unit in planes:
+        header = _wcs_header(exposure)
+        if unit:
+            header["BUNIT"] = unit
+        if name == "MASK":
+            for key, bit in mask_planes.header_cards().items():
+                header[f"HIERARCH {key}"] = (bit, mask_planes.PLANES[key[3:]])
+        hdus.append(_plane_hdu(name, plane, header, compression, quantize_level))
+    hdus.append(_provenance_hdu(provenance))
+    write_fits_atomically(path, fits.HDUList(hdus))
+
+
+def _primary_header(exposure: Exposure, compression: str, level: float) -> fits.Header:
+    from astropy.io import fits
+
+    info = exposure.info
+    header = fits.Header()
+    header["CAMERA"] = info.camera
+    header["VISIT"] = info.visit
+    header["CCD"] = (info.detector, "name of the CCD")
+    header["CCDNUM"] = (info.detector_number, "number of the CCD in the camera")
+    header["NSNAPS"] = (exposure.n_snaps, "snaps summed")
+    header["FILTER"] = info.band
+    header["EXPTIME"] = (info.exposure_time, "[s] summed over snaps")
+    header["DARKTIME"] = (info.dark_time, "[s] summed over snaps")
+    if np.isfinite(info.mjd_start):
+        header["MJD-OBS"] = (info.mjd_start, "start of the first snap, MJD")
+        header["TIMESYS"] = "TAI"
+    if np.isfinite(info.airmass):
+        header["AIRMASS"] = info.airmass
+    for key, value in (("RA", info.ra), ("DEC", info.dec)):
+        if np.isfinite(value):
+            header[key] = (value, "[deg] rough pointing")
+    header["BINNING"] = f"{info.binning[0]} {info.binning[1]}"
+    header["COMPRESS"] = (compression, "how the planes are stored")
+    if compression == "quantized":
+        header["QLEVEL"] = (level, "noise over quantisation step")
+    for name, how in exposure.applied.items():
+        header[f"HIERARCH APPLIED {name.upper()}"] = how[:60]
+    for name, section in exposure.channel_sections.items():
+        header[f"HIERARCH SEC {name}"] = str(section)
+        header[f"HIERARCH GAIN {name}"] = (exposure.gain.get(name), "[electron/adu]")
+        header[f"HIERARCH RDNOISE {name}"] = (exposure.read_noise.get(name), "[electron]")
+    return header
+
+
+def _wcs_header(exposure: Exposure) -> fits.Header:
+    from astropy.io import fits
+
+    if exposure.wcs is None:
+        return fits.Header()
+    return exposure.wcs.to_header(relax=True)
+
+
+def _plane_hdu(
+    name: str, plane: np.ndarray, header: fits.Header, compression: str, level: float
+) -> Any:
+    from astropy.io import fits
+
+    if compression == "none":
+        return fits.ImageHDU(plane, header, name=name)
+    if compression == "lossless" or plane.dtype.kind != "f":
+        kind = "GZIP_2" if plane.dtype.kind == "f" else "RICE_1"
+        return fits.CompImageHDU(
+            plane, header, name=name, compression_type=kind, quantize_level=0.0
+        )
+    return fits.CompImageHDU(
+        plane,
+        header,
+        name=name,
+        compression_type="RICE_1",
+        quantize_level=level,
+        quantize_method=1,
+        dither_seed=1,
+    )
+
+
+def _provenance_hdu(provenance: Mapping[str, str]) -> Any:
+    from astropy.io import fits
+
+    names = np.array(sorted(provenance), dtype="S")
+    values = np.array([provenance[key] for key in sorted(provenance)], dtype="S")
+    columns = [
+        fits.Column("name", f"{max(names.dtype.itemsize, 1)}A", array=names),
+        fits.Column("value", f"{max(values.dtype.itemsize, 1)}A", array=values),
+    ]
+    return fits.BinTableHDU.from_columns(columns, name="PROVENANCE")
+
+
+def read_exposure(path: Path) -> Exposure:
+    """Read an exposure that `write_exposure` wrote.
+
+    Raises
+    ------
+    BadDataError
+        If the file is missing, damaged or something else.
+    """
+    with open_fits(path) as hdus:
+        try:
+            head = hdus[0].header
+            image = np.ascontiguousarray(hdus["IMAGE"].data, dtype=np.float32)
+            mask = np.ascontiguousarray(hdus["MASK"].data, dtype=mask_planes.DTYPE)
+            variance = np.ascontiguousarray(hdus["VARIANCE"].data, dtype=np.float32)
+            wcs = _read_wcs(hdus["IMAGE"].header)
+        except (KeyError, IndexError) as error:
+            raise BadDataError(f"is no exposure of mpipipe: {error}", file=path) from error
+    sections = _suffixed(head, "SEC ")
+    return Exposure(
+        image,
+        mask,
+        variance,
+        _read_info(head),
+        channel_sections={name: Section.parse(text) for name, text in sections.items()},
+        gain=_suffixed(head, "GAIN "),
+        read_noise=_suffixed(head, "RDNOISE "),
+        wcs=wcs,
+        n_snaps=head["NSNAPS"],
+        applied={name.lower(): how for name, how in _suffixed(head, "APPLIED ").items()},
+    )
+
+
+def _suffixed(header: fits.Header, prefix: str) -> dict[str, Any]:
+    return {key[len(prefix) :]: header[key] for key in header if key.startswith(prefix)}
+
+
+def _read_info(header: fits.Header) -> FrameInfo:
+    nan = float("nan")
+    info = FrameInfo(
+        camera=header["CAMERA"],
+        visit=header["VISIT"],
+        snap=0,
+        detector=header["CCD"],
+        detector_number=header["CCDNUM"],
+        kind="science",
+        band=header["FILTER"],
+        exposure_time=header["EXPTIME"],
+        dark_time=header["DARKTIME"],
+        mjd_start=header.get("MJD-OBS", nan),
+    )
+    x, y = (int(part) for part in header["BINNING"].split())
+    return replace(
+        info,
+        airmass=header.get("AIRMASS", nan),
+        ra=header.get("RA", nan),
+        dec=header.get("DEC", nan),
+        binning=(x, y),
+    )
+
+
+def _read_wcs(header: fits.Header) -> Any:
+    from astropy.wcs import WCS
+
+    if "CTYPE1" not in header or not header["CTYPE1"].strip():
+        return None
+    return WCS(header)

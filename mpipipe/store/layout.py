@@ -1,0 +1,139 @@
+"""Where things lie in a run folder. Every path of a run is made here and stays inside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpipipe.data.errors import ConfigError, OutputError
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]")
+
+
+def safe_name(text: str) -> str:
+    """`text` (a detector, a band) as a file-name part: no separators, no leading dot."""
+    return _UNSAFE.sub("_", text).lstrip(".") or "_"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The folder of one run.
+
+    Attributes
+    ----------
+    root
+        The run folder, absolute.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, folder: Path | str) -> RunLayout:
+        """The layout of `folder`, which need not exist yet."""
+        return cls(Path(folder).absolute())
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration (TOML)."""
+        return self.root / "config.toml"
+
+    @property
+    def camera(self) -> Path:
+        """The camera description as the run used it (JSON)."""
+        return self.root / "camera.json"
+
+    @property
+    def plan(self) -> Path:
+        """The tasks of the run."""
+        return self.root / "plan.json"
+
+    @property
+    def completion(self) -> Path:
+        """The completion record: written last; a run is done when it verifies."""
+        return self.root / "completion.json"
+
+    @property
+    def index(self) -> Path:
+        """The cached header index of the raw folder."""
+        return self.root / "index"
+
+    @property
+    def calibs(self) -> Path:
+        """Masters, when the run builds them itself."""
+        return self.root / "calibs"
+
+    @property
+    def logs(self) -> Path:
+        """One log a rank."""
+        return self.root / "logs"
+
+    @property
+    def trace(self) -> Path:
+        """Events, one file a rank and incarnation."""
+        return self.root / "trace"
+
+    @property
+    def records(self) -> Path:
+        """Committed task records, a folder an incarnation."""
+        return self.root / "records"
+
+    def record_file(self, incarnation: int, rank: int) -> Path:
+        """The append-only record file of one rank."""
+        return self.records / f"{incarnation:04d}" / f"rank-{rank:05d}.records"
+
+    def provenance(self, incarnation: int) -> Path:
+        """Who ran the incarnation, when, where, with what."""
+        return self.root / "provenance" / f"{incarnation:04d}.json"
+
+    def catalogue(self, name: str) -> Path:
+        """A published table."""
+        return self.root / "catalogs" / f"{safe_name(name)}.h5"
+
+    def image(self, kind: str, visit: int, ccd: str, suffix: str = "") -> Path:
+        """An image product of one visit and CCD, e.g. kind ``calexp``."""
+        name = f"{safe_name(kind)}-{visit}-{safe_name(ccd)}{suffix}.fits"
+        return self.root / safe_name(kind) / str(int(visit)) / name
+
+    def relative(self, path: Path) -> str:
+        """`path` relative to the run folder, with forward slashes, for records."""
+        return path.relative_to(self.root).as_posix()
+
+    def inside(self, relative: str) -> Path:
+        """The path of a product named in a record; refuses to leave the run folder.
+
+        Raises
+        ------
+        ConfigError
+            If `relative` points outside.
+        """
+        path = (self.root / relative).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise ConfigError(f"{relative!r} leaves the run folder", file=self.root)
+        return path
+
+    def create(self) -> None:
+        """Make the folder (it may exist and be empty).
+
+        Raises
+        ------
+        OutputError
+            If it can not be made or written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".write-probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(
+                f"the run folder can not be written: {error.strerror}",
+                file=self.root,
+                way_out="choose another folder with -o, or mend its permissions",
+            ) from error
+
+    def incarnations(self) -> list[int]:
+        """Numbers of the incarnations that have started, ascending."""
+        if not self.records.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.records.iterdir() if p.name.isdigit())
