@@ -1,0 +1,81 @@
+"""`mpipipe config`: show, compare and explain the configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Show, compare and explain the configuration.", no_args_is_help=True)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one option, e.g. isr.dark.enabled=false."),
+]
+FileOption = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration file (TOML).")
+]
+
+
+@app.command()
+def show(
+    file: FileOption = None,
+    assignments: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print the whole configuration, every option under its description.
+
+    Example: mpipipe config show --set isr.dark.enabled=false > my.toml
+    """
+    from mpipipe.run.config import load_config, to_toml
+
+    config = load_config(file, assignments or ())
+    typer.echo(json.dumps(config.model_dump(mode="json")) if as_json else to_toml(config), nl=as_json)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A configuration file or a run folder.")],
+    second: Annotated[
+        Path | None, typer.Argument(help="Another one; left out: the defaults.")
+    ] = None,
+) -> None:
+    """Print the options in which two configurations differ.
+
+    Example: mpipipe config diff RUN1 RUN2
+    """
+    from mpipipe.run.config import load_config, options
+
+    def read(path: Path | None) -> dict[str, object]:
+        file = path / "config.toml" if path is not None and path.is_dir() else path
+        return {key: value for key, value, _ in options(load_config(file))}
+
+    ours, theirs = read(first), read(second)
+    for key, value in ours.items():
+        if value != theirs[key]:
+            typer.echo(f"{key}: {value} | {theirs[key]}")
+
+
+@app.command()
+def explain(
+    key: Annotated[str, typer.Argument(help="An option or a group, e.g. isr or isr.overscan.")],
+) -> None:
+    """Say what an option means, and its default.
+
+    Example: mpipipe config explain isr.overscan
+    """
+    import difflib
+
+    from mpipipe.data.errors import ConfigError
+    from mpipipe.run.config import load_config, options
+
+    rows = list(options(load_config()))
+    found = [row for row in rows if row[0] == key or row[0].startswith(f"{key}.")]
+    if not found:
+        near = difflib.get_close_matches(key, [row[0] for row in rows], n=1)
+        hint = f"did you mean {near[0]}?" if near else "mpipipe config show lists all"
+        raise ConfigError("there is no such option", key=key, way_out=hint)
+    for name, value, description in found:
+        typer.echo(f"{name} = {'(unset)' if value is None else value}\n    {description}")

@@ -1,0 +1,22 @@
+"""Exit codes, the same for every command. The README's table is made from these."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a command's exit code says."""
+
+    DONE = 0
+    """Everything was done."""
+    COULD_NOT_RUN = 1
+    """Nothing ran: configuration, input or output folder is at fault; the message says which."""
+    USAGE = 2
+    """The command line makes no sense."""
+    WITH_FAILURES = 3
+    """The run went through, but some tasks failed or had bad data."""
+    NOT_VERIFIED = 4
+    """`verify` found a product missing or altered, or the run incomplete."""
+    RESUME_ME = 75
+    """Interrupted on request after committing; `run --resume` goes on."""

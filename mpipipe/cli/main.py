@@ -1,0 +1,69 @@
+"""The command line: one grammar, one module a command.
+
+This module and the modules of the commands import nothing heavy at the top, so that help and
+completion answer at once; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mpipipe import __version__
+from mpipipe.cli import calibs, camera, config, doctor, plan, run, show, simulate, verify, warmup
+from mpipipe.cli.exits import Exit
+from mpipipe.data.errors import MpipipeError
+
+app = typer.Typer(
+    name="mpipipe",
+    help="Raw frames of a survey camera to calibrated exposures and catalogues, under MPI.\n\n"
+    "Any command that works on many frames may be started by mpirun:\n\n"
+    "    mpirun -n 8 mpipipe run RAW -o RUN\n\n"
+    "and does the same, to the bit, without it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(camera.app, name="camera")
+app.add_typer(config.app, name="config")
+app.command()(simulate.simulate)
+app.command()(plan.plan)
+app.command()(calibs.calibs)
+app.command()(run.run)
+app.command()(verify.verify)
+app.command()(show.show)
+app.command()(doctor.doctor)
+app.command()(warmup.warmup)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mpipipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version."),
+    ] = False,
+) -> None:
+    """Shared by all commands; the options do their work in callbacks."""
+
+
+def main() -> None:
+    """Run the command line; every error that is ours ends as one line and an exit code."""
+    try:
+        app()
+    except MpipipeError as error:
+        typer.echo(f"mpipipe: {error}", err=True)
+        sys.exit(Exit.COULD_NOT_RUN)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.DONE)
