@@ -1,0 +1,178 @@
+"""The values that go into and come out of a phase."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from mpipipe.data.outcome import Outcome, OutcomeKind
+
+NO_AFFINITY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One task as the scheduler sees it.
+
+    Attributes
+    ----------
+    id
+        Number of the task; unique in its phase, not negative.
+    cost
+        Expected seconds (only the order matters if nothing is known); not negative.
+    affinity
+        Tasks of one key share something that is costly to load (a CCD's masters), so they go to
+        one rank if they can; `NO_AFFINITY` for none.
+    deadline_s
+        Seconds after which the task process is killed; None for never.
+    """
+
+    id: int
+    cost: float = 1.0
+    affinity: int = NO_AFFINITY
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """What a task gives back: how it ended, and bytes for its MPI process to commit."""
+
+    outcome: Outcome
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One attempt at a task, as it is handed to `commit`.
+
+    Attributes
+    ----------
+    phase, task_id, attempt
+        Which attempt it was; attempts count from 1.
+    outcome, payload
+        What it gave back; a task whose process died has no payload.
+    wall_s, cpu_s
+        Seconds in the task process.
+    peak_bytes
+        Highest resident memory of the task process so far; 0 if unknown.
+    """
+
+    phase: str
+    task_id: int
+    attempt: int
+    outcome: Outcome
+    payload: bytes = b""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """How a task ended after all its attempts, as the master knows it.
+
+    Texts of `outcome` may be cut: the whole outcome is in what `commit` got.
+    """
+
+    task_id: int
+    attempts: int
+    outcome: Outcome
+    rank: int
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class PhaseReport:
+    """How a phase ended.
+
+    Attributes
+    ----------
+    phase
+        Its name.
+    kinds
+        int8, one `OutcomeKind` a task in the order of the task list, -1 for a task without an
+        outcome (the phase was interrupted). The same on every rank.
+    interrupted
+        Whether a signal or `stop` ended it early. The same on every rank.
+    summaries
+        Every task with an outcome, in the order of the task list. On rank 0 only.
+    wall_s
+        Seconds from the first to the last of it on this rank.
+    """
+
+    phase: str
+    kinds: np.ndarray
+    interrupted: bool
+    summaries: tuple[TaskSummary, ...] = ()
+    wall_s: float = 0.0
+
+    @property
+    def counts(self) -> dict[OutcomeKind, int]:
+        """Number of tasks by outcome; tasks without an outcome are not in it."""
+        found = Counter(self.kinds.tolist())
+        return {kind: found[kind.value] for kind in OutcomeKind if found[kind.value]}
+
+    @property
+    def n_left(self) -> int:
+        """Number of tasks without an outcome."""
+        return int(np.count_nonzero(self.kinds < 0))
+
+    @property
+    def all_well(self) -> bool:
+        """Whether every task ended and none needs a person's attention."""
+        return self.n_left == 0 and all(kind.is_success for kind in self.counts)
+
+
+class Execute(Protocol):
+    """Runs one task, in the task process: touches neither MPI nor HDF5.
+
+    It may return an outcome of any kind or raise: `BadDataError` becomes bad data, `NoWorkError`
+    no work, anything else failed.
+    """
+
+    def __call__(self, phase: str, task_id: int, attempt: int) -> TaskReport: ...
+
+
+Prepare = Callable[[str, bytes], None]
+"""``prepare(phase, context)``, called in the task process before its first task of a phase, and
+again in every replacement."""
+
+Commit = Callable[[TaskResult], None]
+"""Makes an attempt last, in the MPI process of the rank that ran it, before the master hears of
+it. Called for every attempt, whatever its outcome. If it raises, the attempt counts as failed."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a phase is run.
+
+    Attributes
+    ----------
+    attempts
+        Most attempts at a task whose last outcome was of this kind; 1 for kinds that are absent.
+    prefetch
+        Tasks that a rank holds: one runs, the rest wait beside it.
+    prefetch_s, batch
+        Small tasks: a rank is given more, until they are worth `prefetch_s` seconds or number
+        `batch` (at most `messages.BATCH`).
+    grace_s
+        Seconds that running tasks have to finish once the phase is asked to stop.
+    """
+
+    attempts: dict[OutcomeKind, int] = field(
+        default_factory=lambda: {
+            OutcomeKind.FAILED: 2,
+            OutcomeKind.TIMED_OUT: 2,
+            OutcomeKind.LOST: 3,
+        }
+    )
+    prefetch: int = 2
+    prefetch_s: float = 0.02
+    batch: int = 64
+    grace_s: float = 20.0
