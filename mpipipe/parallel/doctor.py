@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -255,7 +255,7 @@ def check_launcher(library: str | None, launcher_text: str | None, launcher: str
 
 def _mend_path(launcher: str | None = None) -> str:
     own = Path(sys.prefix, "bin", "mpirun")
-    if not own.exists() or (launcher and own.samefile(launcher)):
+    if not own.exists() or (launcher and own.resolve() == Path(launcher).resolve()):
         return ""
     return f"export PATH={shlex.quote(str(own.parent))}:$PATH"
 
@@ -373,13 +373,12 @@ def check_locale() -> Check:
 
 def check_numba_cache(environ: Mapping[str, str]) -> Check:
     """Judge whether compiled kernels can be kept; otherwise every process compiles them again."""
-    # Importing mpipipe has set the variable.
-    folder = Path(environ["NUMBA_CACHE_DIR"])
     mend = 'export NUMBA_CACHE_DIR="${TMPDIR:-/tmp}/mpipipe-numba-$(id -u)"'
-    check = check_writable("numba cache", folder, mend)
-    if check.status is Status.BAD:
-        return Check(check.check, Status.WARN, check.found, check.mend)
-    return check
+    # Importing mpipipe has set the variable, unless it found no folder to write in.
+    if not environ.get("NUMBA_CACHE_DIR"):
+        return Check("numba cache", Status.WARN, "no writable folder", mend)
+    check = check_writable("numba cache", Path(environ["NUMBA_CACHE_DIR"]), mend)
+    return check if check.status is Status.OK else replace(check, status=Status.WARN)
 
 
 def _existing(folder: Path) -> Path:
