@@ -150,7 +150,7 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> _R
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise explain(error, file or "--set") from error
+        raise explain(error, file or "--set", RunConfig) from error
 
 
 def _assign(tree: dict[str, Any], assignment: str) -> None:

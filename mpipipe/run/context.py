@@ -1,0 +1,140 @@
+"""What a task has at hand while it runs, and what it gives back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpipipe.data.camera import Camera, Corrections
+from mpipipe.data.exposure import Masters
+from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.data.schema import Column, Schema
+from mpipipe.stages.stage import Stage, StageConfig
+from mpipipe.store.checksums import sha256_file
+from mpipipe.store.layout import RunLayout
+
+PRODUCTS = Schema(
+    "products",
+    "Files that a task wrote",
+    (
+        Column("kind", "S16", "", "kind of product", "meta.id"),
+        Column("path", "S240", "", "path relative to the run folder", "meta.ref"),
+        Column("size", "i8", "byte", "size of the file", "phys.size"),
+        Column("sha256", "S64", "", "SHA-256 of the file", "meta.checksum"),
+    ),
+)
+
+STAGE_TIMES = Schema(
+    "stages",
+    "Time that each stage took in this attempt",
+    (
+        Column("stage", "S48", "", "name of the stage", "meta.id"),
+        Column("wall", "f8", "s", "wall time", "time.duration"),
+        Column("cpu", "f8", "s", "CPU time of the task process", "time.duration"),
+    ),
+)
+
+
+@dataclass
+class TaskResultTables:
+    """What a task gives back besides its image files: tables by name, and how it ended."""
+
+    tables: dict[str, np.ndarray] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=lambda: Outcome(OutcomeKind.DONE))
+    _products: list[tuple[bytes, bytes, int, bytes]] = field(default_factory=list)
+
+    def add_product(self, kind: str, path: Path, layout: RunLayout) -> None:
+        """Record a file that was written, with its size and checksum."""
+        row = (
+            kind.encode(),
+            layout.relative(path).encode(),
+            path.stat().st_size,
+            sha256_file(path).encode(),
+        )
+        self._products.append(row)
+
+    @property
+    def products(self) -> np.ndarray:
+        """The files recorded so far, as rows of `PRODUCTS`."""
+        return np.array(self._products, dtype=PRODUCTS.dtype)
+
+
+@dataclass
+class RunContext:
+    """Everything a task may ask for: configuration, camera, masters, where products go.
+
+    Attributes
+    ----------
+    stage
+        Name of what is running now; an outcome names it when it goes wrong.
+    on_stage
+        Called with the name of each stage that is entered (for logs and traces).
+    """
+
+    layout: RunLayout
+    config: Any
+    camera: Camera
+    calibs: Path | None
+    stage: str = ""
+    on_stage: Callable[[str], None] | None = None
+    stage_configs: dict[str, StageConfig] = field(init=False)
+    times: list[tuple[bytes, float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stage_configs = self.config.stage_configs()
+        self._masters: tuple[tuple[str, str], Masters] | None = None
+
+    @property
+    def corrections(self) -> Corrections:
+        """What is asked of each correction: the camera's word, overlaid by the user's."""
+        return self.config.corrections.over(self.camera.corrections)
+
+    def masters_for(self, ccd: str, band: str) -> Masters:
+        """The masters of a CCD and band; those used last are kept, tasks come grouped by CCD."""
+        if self._masters is None or self._masters[0] != (ccd, band):
+            from mpipipe.store.masters import read_masters
+
+            self._masters = None  # free the old ones before the new ones are read
+            self.enter("read masters")
+            found = Masters() if self.calibs is None else read_masters(self.calibs, ccd, band)
+            self._masters = ((ccd, band), found)
+        return self._masters[1]
+
+    def enter(self, stage: str) -> None:
+        """Note that `stage` begins."""
+        self.stage = stage
+        if self.on_stage is not None:
+            self.on_stage(stage)
+
+    def hooks(self) -> dict[str, Callable[..., None]]:
+        """The callbacks that `run_chain` takes."""
+        return {"before": self._before, "after": self._after}
+
+    def _before(self, step: Stage) -> None:
+        self.enter(step.name)
+
+    def _after(self, step: Stage, wall: float, cpu: float) -> None:
+        self.times.append((step.name.encode(), wall, cpu))
+
+    def take_times(self) -> np.ndarray:
+        """The stage times since the last call, as rows of `STAGE_TIMES`."""
+        rows = np.array(self.times, dtype=STAGE_TIMES.dtype)
+        self.times.clear()
+        return rows
+
+    @staticmethod
+    @functools.cache
+    def versions() -> dict[str, str]:
+        """Versions of what can change the bits of a product."""
+        import platform
+        from importlib.metadata import version
+
+        names = ("mpipipe", "numpy", "scipy", "astropy", "sep", "numba")
+        return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
