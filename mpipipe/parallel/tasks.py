@@ -136,7 +136,8 @@ class Execute(Protocol):
     no work, anything else failed.
     """
 
-    def __call__(self, phase: str, task_id: int, attempt: int) -> TaskReport: ...
+    def __call__(self, phase: str, task_id: int, attempt: int) -> TaskReport:
+        """Run one attempt at a task."""
 
 
 Prepare = Callable[[str, bytes], None]

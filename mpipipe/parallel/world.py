@@ -198,7 +198,7 @@ class World:
 
         Leaving by an exception or `sys.exit` instead would let the other ranks wait for ever.
         """
-        if isinstance(error, MpipipeError) or isinstance(error, str):
+        if isinstance(error, (MpipipeError, str)):
             text = str(error)
         else:
             text = "".join(traceback.format_exception(error)).rstrip()

@@ -1,0 +1,63 @@
+"""Being asked to stop: Ctrl-C, SIGTERM, SIGUSR1 (what Slurm sends before the time limit)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """How often, and by which signal, this process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.signal: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Hand out nothing more; what runs may finish."""
+        return self.count >= 1
+
+    @property
+    def at_once(self) -> bool:
+        """Asked again: drop what runs, too."""
+        return self.count >= 2
+
+    def ask(self, signal_number: int | None = None) -> None:
+        """Ask to stop; asking twice means at once."""
+        self.count += 1
+        self.signal = signal_number
+
+
+_listening: StopRequest | None = None
+
+
+@contextmanager
+def listen_for_stop() -> Iterator[StopRequest]:
+    """Turn stop signals into a `StopRequest` while inside; nested calls share one.
+
+    Outside the main thread no signal can be caught; the request is then only a value.
+    """
+    global _listening
+    if _listening is not None:
+        yield _listening
+        return
+    request = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        request.ask(number)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS if in_main}
+    _listening = request
+    try:
+        yield request
+    finally:
+        _listening = None
+        for number, handler in before.items():
+            signal.signal(number, handler)
