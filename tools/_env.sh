@@ -55,7 +55,7 @@ limited() {
     local seconds=$1 sid code=0
     shift
     # A background child leads no process group, so setsid does not fork: its pid is the session.
-    setsid timeout -k 15 "$seconds" "$@" &
+    setsid timeout -k 5 "$seconds" "$@" &
     sid=$!
     trap 'end_session '"$sid"'; exit 130' INT TERM
     wait "$sid" || code=$?
