@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mpipipe.data import mask as mask_planes
+from mpipipe.data.background import Background
 from mpipipe.data.errors import BadDataError
-from mpipipe.data.exposure import Exposure
+from mpipipe.data.exposure import ChannelStack, Exposure
 from mpipipe.data.raw import FrameInfo
 from mpipipe.data.sections import Section
 from mpipipe.store.fits import open_fits, write_fits_atomically
@@ -215,3 +216,71 @@ def _read_wcs(header: fits.Header) -> Any:
     if "CTYPE1" not in header or not header["CTYPE1"].strip():
         return None
     return WCS(header)
+
+
+def write_channels(path: Path, stack: ChannelStack) -> None:
+    """Write the channels of one snap after isr: a cube of image, mask and variance each.
+
+    Raises
+    ------
+    OutputError
+        If it can not be written or does not read back.
+    """
+    from astropy.io import fits
+
+    header = fits.Header()
+    header["CAMERA"], header["VISIT"] = stack.info.camera, stack.info.visit
+    header["CCD"], header["SNAP"] = stack.info.detector, stack.info.snap
+    for number, (name, section) in enumerate(zip(stack.names, stack.detsecs, strict=True)):
+        header[f"CHAN{number}"] = (name, "name of plane")
+        header[f"DSEC{number}"] = (str(section), "where it lands on the CCD")
+    for name, how in stack.applied.items():
+        header[f"HIERARCH APPLIED {name.upper()}"] = how[:60]
+    planes = {"IMAGE": stack.image, "MASK": stack.mask, "VARIANCE": stack.variance}
+    hdus = [fits.PrimaryHDU(header=header)]
+    hdus += [fits.ImageHDU(plane, name=name) for name, plane in planes.items() if plane is not None]
+    write_fits_atomically(path, fits.HDUList(hdus))
+
+
+def write_background(
+    path: Path, background: Background, info: FrameInfo, *, provenance: Mapping[str, str]
+) -> None:
+    """Write a background: the levels at its nodes and the sky noise in its cells.
+
+    Raises
+    ------
+    OutputError
+        If it can not be written or does not read back.
+    """
+    from astropy.io import fits
+
+    header = fits.Header()
+    header["VISIT"], header["CCD"], header["FILTER"] = info.visit, info.detector, info.band
+    header["IMGNX"] = (background.shape[1], "[pixel] width of the image it belongs to")
+    header["IMGNY"] = (background.shape[0], "[pixel] height of the image it belongs to")
+    level = fits.ImageHDU(background.values, name="LEVEL")
+    sigma = fits.ImageHDU(background.sigma, name="SIGMA")
+    for hdu in (level, sigma):
+        hdu.header["BUNIT"] = "electron"
+    primary = fits.PrimaryHDU(header=header)
+    write_fits_atomically(
+        path, fits.HDUList([primary, level, sigma, _provenance_hdu(provenance)])
+    )
+
+
+def read_background(path: Path) -> Background:
+    """Read a background that `write_background` wrote.
+
+    Raises
+    ------
+    BadDataError
+        If the file is missing, damaged or something else.
+    """
+    with open_fits(path) as hdus:
+        try:
+            shape = hdus[0].header["IMGNY"], hdus[0].header["IMGNX"]
+            values = np.asarray(hdus["LEVEL"].data, dtype=np.float64)
+            sigma = np.asarray(hdus["SIGMA"].data, dtype=np.float64)
+        except (KeyError, IndexError) as error:
+            raise BadDataError(f"is no background of mpipipe: {error}", file=path) from error
+    return Background(values, sigma, shape)

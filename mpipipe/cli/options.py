@@ -1,0 +1,32 @@
+"""Options that several commands share, with the same words everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RawArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="RAW", help="Folder of raw frames, or a text file that lists them."),
+]
+CameraOption = Annotated[
+    str | None,
+    typer.Option(
+        "--camera", metavar="C", help="Built-in camera or TOML file; left out: recognised by header."
+    ),
+]
+CalibsOption = Annotated[
+    Path | None,
+    typer.Option("--calibs", metavar="D", help="Folder of masters made by `mpipipe calibs`."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="F", help="Configuration file (TOML).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one option, e.g. isr.dark.enabled=false."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

@@ -1,0 +1,63 @@
+"""`mpipipe run`: raw frames to calibrated exposures and catalogues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpipipe.cli.options import (
+    CalibsOption,
+    CameraOption,
+    ConfigOption,
+    JsonOption,
+    QuietOption,
+    RawArgument,
+    SetOption,
+)
+
+
+def run(
+    raw: RawArgument = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="RUN", help="Run folder to make.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")
+    ] = None,
+    camera: CameraOption = None,
+    calibs: CalibsOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Process all visits under RAW: isr, ca, cs, sfm; masters are built first if need be.
+
+    When RAW holds bias, dark or flat frames and no --calibs are given, the masters are built
+    from them before the visits are touched. Products of a visit and CCD: calexp (image, mask,
+    variance), bkgd, and their rows in catalogs/src.h5, snapsrc.h5 and sdqa.h5.
+
+    Exit codes: 0 all done; 3 done, but some tasks failed or had bad data; 1 could not run;
+    75 interrupted after committing (go on with --resume).
+
+    \b
+    Examples:
+      mpipipe run RAW -o RUN
+      mpirun -n 8 mpipipe run RAW -o RUN --calibs CALIBS --set cs.reject.enabled=false
+      mpirun -n 4 mpipipe run --resume RUN
+    """
+    from mpipipe.cli.drive import RunRequest, carry_out
+
+    request = RunRequest(
+        raw=raw,
+        output=output,
+        resume=resume,
+        camera=camera,
+        calibs=calibs,
+        config_file=config,
+        assignments=tuple(assignments or ()),
+        goal="calibrate",
+    )
+    carry_out(request, quiet=quiet, as_json=as_json)
