@@ -1,0 +1,105 @@
+"""ca.assembleCCD: flip every channel into place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpipipe.data import mask as planes
+from mpipipe.data.exposure import ChannelStack, Exposure
+from mpipipe.data.raw import RawFrame
+from mpipipe.data.sections import Section
+from mpipipe.stages.stage import StageConfig, stage
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+
+def place(
+    stack: np.ndarray, sections: tuple[Section, ...], out: np.ndarray, flip_y: bool = False
+) -> np.ndarray:
+    """Write channels in read-out order (n_channels, ny, nx) into the CCD image `out`."""
+    for plane, section in zip(stack, sections, strict=True):
+        section.cut(out[::-1] if flip_y else out)[...] = plane
+    return out
+
+
+def _assemble(
+    stack: np.ndarray, raw: RawFrame, sections: tuple[Section, ...], fill: float
+) -> np.ndarray:
+    covered = sum(s.shape[0] * s.shape[1] for s in sections)
+    size = raw.shape[0] * raw.shape[1]
+    out = np.empty(raw.shape, stack.dtype)
+    if covered != size:
+        out[...] = fill
+    return place(stack, sections, out, raw.flip_y_after_assembly)
+
+
+def read_wcs(cards: Mapping[str, object], warnings: list[str]) -> WCS | None:
+    """The celestial WCS of header cards; None, with a warning, where they make none."""
+    if not cards:
+        return None
+    import warnings as python_warnings
+
+    from astropy.io import fits
+    from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore", FITSFixedWarning)
+            wcs = WCS(fits.Header(dict(cards)), naxis=2)
+            if not wcs.has_celestial:
+                raise ValueError("it has no celestial axes")
+            corner = wcs.all_pix2world([[0.0, 0.0], [100.0, 100.0]], 0)
+        if not np.isfinite(corner).all():
+            raise ValueError("it gives no finite coordinates")
+    except (ValueError, KeyError, TypeError, ArithmeticError, NoConvergence) as error:
+        warnings.append(f"the header's WCS is not usable: {error}")
+        return None
+    except Exception as error:
+        # wcslib's errors share no base class of their own.
+        if type(error).__module__.startswith("astropy.wcs"):
+            warnings.append(f"the header's WCS is not usable: {error}")
+            return None
+        raise
+    return wcs
+
+
+def _turned(section: Section, height: int, flip_y: bool) -> Section:
+    y0, y1 = (height - section.y1, height - section.y0) if flip_y else (section.y0, section.y1)
+    return Section(section.x0, section.x1, y0, y1)
+
+
+@stage("ca.assembleCCD", needs=("raw", "channels", "warnings"), adds=("exposure",), always=True)
+def assemble_ccd(
+    config: StageConfig, *, raw: RawFrame, channels: ChannelStack, warnings: list[str]
+) -> Mapping[str, Any]:
+    """Flip and place all channels by DETSEC; what no channel covers is NO_DATA."""
+    sections = channels.detsecs
+    mask = _assemble(channels.mask, raw, sections, planes.bits("NO_DATA"))
+    image = _assemble(channels.image, raw, sections, 0.0)
+    variance = (
+        np.zeros(raw.shape, np.float32)
+        if channels.variance is None
+        else _assemble(channels.variance, raw, sections, 0.0)
+    )
+    sigma = channels.master_sigma
+    height, flip_y = raw.shape[0], raw.flip_y_after_assembly
+    exposure = Exposure(
+        image=image,
+        mask=mask,
+        variance=variance,
+        master_sigma=None if sigma is None else _assemble(sigma, raw, sections, 0.0),
+        info=channels.info,
+        channel_sections={
+            name: _turned(section, height, flip_y)
+            for name, section in zip(channels.names, sections, strict=True)
+        },
+        gain=dict(zip(channels.names, channels.gain.tolist(), strict=True)),
+        read_noise=dict(zip(channels.names, channels.read_noise.tolist(), strict=True)),
+        wcs=read_wcs(raw.wcs_header, warnings),
+        applied=dict(channels.applied),
+    )
+    return {"exposure": exposure}

@@ -1,0 +1,385 @@
+"""Compiled inner loops of isr: one pass over the pixels of a channel each, float32, in place.
+
+All arrays are C-contiguous. No kernel assumes finite input (`fastmath` without ``nnan``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "fastmath": {"contract", "reassoc", "arcp", "nsz"},
+    "error_model": "numpy",
+}
+
+
+@njit(**_OPTIONS)
+def mark_saturated(
+    image: np.ndarray,
+    level: float,
+    grow: int,
+    contrast: float,
+    distance: int,
+    bit: int,
+    mask: np.ndarray,
+) -> int:
+    """Mask saturated pixels, the bleed trails that leave them, and a rim around both.
+
+    A trail is followed up and down a column from a run of at least three saturated pixels as
+    long as a pixel stands out by more than `contrast` over both pixels `distance` columns away.
+
+    Parameters
+    ----------
+    image, mask
+        (ny, nx) float32 raw ADU; int32, changed in place.
+    level
+        ADU from which a pixel is saturated.
+    grow
+        Width of the rim in pixels.
+    bit
+        Value of the mask plane to set.
+
+    Returns
+    -------
+    int
+        Number of pixels at or above `level`.
+    """
+    ny, nx = image.shape
+    n_core = 0
+    for y in range(ny):
+        for x in range(nx):
+            n_core += image[y, x] >= level
+    if n_core == 0:
+        return 0
+    core = np.zeros((ny, nx), np.uint8)
+    for y in range(ny):
+        for x in range(nx):
+            core[y, x] = image[y, x] >= level
+    for x in range(nx):
+        left, right = max(x - distance, 0), min(x + distance, nx - 1)
+        for step in (1, -1):
+            run = 0
+            for k in range(ny):
+                y = k if step == 1 else ny - 1 - k
+                if image[y, x] >= level:
+                    run += 1
+                    continue
+                if run >= 3:
+                    beside = max(image[y, left], image[y, right])
+                    if image[y, x] - beside > contrast:
+                        core[y, x] = 1
+                        continue
+                run = 0
+    for y in range(ny):
+        for x in range(nx):
+            if core[y, x]:
+                for j in range(max(y - grow, 0), min(y + grow + 1, ny)):
+                    for i in range(max(x - grow, 0), min(x + grow + 1, nx)):
+                        mask[j, i] |= bit
+    return n_core
+
+
+@njit(**_OPTIONS)
+def overscan_rows(over: np.ndarray, n_sigma: float, level: np.ndarray) -> float:
+    """Clipped mean of every overscan row, and the clipped standard deviation of all pixels.
+
+    Clipping is about the row's median; the mean is taken of what stays, since medians of
+    integers are quantised. The standard deviation is about the rows' own means, so it has no
+    part of a drift along rows.
+
+    Parameters
+    ----------
+    over
+        (ny, nx) float32, ADU.
+    n_sigma
+        Pixels further than this from the row's median are left out.
+    level
+        (ny,) float64, filled with the means.
+
+    Returns
+    -------
+    float
+        Standard deviation, ADU; NaN if there are fewer than two columns.
+    """
+    ny, nx = over.shape
+    middle = np.empty(ny)
+    absolute = np.empty(ny)
+    for y in range(ny):
+        middle[y] = np.median(over[y])
+        absolute[y] = np.median(np.abs(over[y] - middle[y]))
+    # Quantised to half an ADU, but only the start of the iteration.
+    sigma = 1.4826 * np.median(absolute) + 1.0
+    for _ in range(8):
+        limit = n_sigma * sigma + 0.5
+        squares = 0.0
+        n_used = 0
+        for y in range(ny):
+            total = 0.0
+            count = 0
+            for x in range(nx):
+                offset = over[y, x] - middle[y]
+                if abs(offset) <= limit:
+                    total += offset
+                    count += 1
+            mean = total / count if count > 0 else 0.0
+            level[y] = middle[y] + mean
+            for x in range(nx):
+                offset = over[y, x] - middle[y]
+                if abs(offset) <= limit:
+                    squares += (offset - mean) ** 2
+            n_used += count - 1
+        if n_used <= 0:
+            return np.nan
+        previous, sigma = sigma, np.sqrt(squares / n_used)
+        if abs(sigma - previous) < 1e-4 * previous:
+            break
+    return sigma
+
+
+@njit(**_OPTIONS)
+def subtract_rows_and_columns(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
+    """image[y, x] -= rows[y] + columns[x], all float32."""
+    ny, nx = image.shape
+    for y in range(ny):
+        level = rows[y]
+        for x in range(nx):
+            image[y, x] -= level + columns[x]
+
+
+@njit(**_OPTIONS)
+def subtract_crosstalk(
+    image: np.ndarray,
+    matrix: np.ndarray,
+    usual: np.ndarray,
+    limit: np.ndarray,
+    bit: int,
+    mask: np.ndarray,
+) -> None:
+    """Subtract matrix @ image and mask where that differs much from its usual value.
+
+    Parameters
+    ----------
+    image, mask
+        (n_channels, n_pixels) float32 and int32, changed in place.
+    matrix
+        (n_channels, n_channels) float32, [victim][source].
+    usual, limit
+        (n_channels,) float32, ADU: correction at the sky level; largest difference from it.
+    """
+    n, n_pixels = image.shape
+    block = 1024  # 16 channels of it stay within the first-level caches
+    correction = np.empty((n, block), np.float32)
+    for start in range(0, n_pixels, block):
+        size = min(block, n_pixels - start)
+        for i in range(n):
+            for k in range(size):
+                correction[i, k] = 0.0
+            for j in range(n):
+                fraction = matrix[i, j]
+                if fraction != 0.0:
+                    for k in range(size):
+                        correction[i, k] += fraction * image[j, start + k]
+        for i in range(n):
+            for k in range(size):
+                image[i, start + k] -= correction[i, k]
+                if abs(correction[i, k] - usual[i]) > limit[i]:
+                    mask[i, start + k] |= bit
+
+
+@njit(**_OPTIONS)
+def linearize_polynomial(
+    image: np.ndarray, coefficients: np.ndarray, suspect: float, bit: int, mask: np.ndarray
+) -> None:
+    """x -> x + c0 x^2 + c1 x^3 + ...; mask where that changes x by more than `suspect` of it."""
+    ny, nx = image.shape
+    for y in range(ny):
+        for x in range(nx):
+            value = np.float64(image[y, x])
+            factor = 0.0
+            for k in range(coefficients.size - 1, -1, -1):
+                factor = (factor + coefficients[k]) * value
+            image[y, x] = value + value * factor
+            if abs(factor) > suspect:
+                mask[y, x] |= bit
+
+
+@njit(**_OPTIONS)
+def linearize_table(
+    image: np.ndarray,
+    measured: np.ndarray,
+    linear: np.ndarray,
+    suspect: float,
+    bit: int,
+    mask: np.ndarray,
+) -> None:
+    """Interpolate linearly in a table; beyond its ends the outermost slopes go on."""
+    ny, nx = image.shape
+    last = measured.size - 2
+    k = 0
+    for y in range(ny):
+        for x in range(nx):
+            value = np.float64(image[y, x])
+            # Neighbouring pixels mostly lie in the same interval.
+            while k < last and value >= measured[k + 1]:
+                k += 1
+            while k > 0 and value < measured[k]:
+                k -= 1
+            slope = (linear[k + 1] - linear[k]) / (measured[k + 1] - measured[k])
+            result = linear[k] + slope * (value - measured[k])
+            image[y, x] = result
+            if abs(result - value) > suspect * abs(value) and abs(value) >= measured[1]:
+                mask[y, x] |= bit
+
+
+@njit(**_OPTIONS)
+def subtract_bias(image: np.ndarray, bias: np.ndarray, pedestal: float) -> None:
+    """image -= bias - pedestal, ADU."""
+    ny, nx = image.shape
+    offset = np.float32(pedestal)
+    for y in range(ny):
+        for x in range(nx):
+            image[y, x] -= bias[y, x] - offset
+
+
+@njit(**_OPTIONS)
+def add_master_noise(sigma: np.ndarray, variance: np.ndarray, factor: float) -> None:
+    """sigma = sqrt(sigma^2 + factor^2 variance), in place."""
+    ny, nx = sigma.shape
+    scale = np.float32(factor * factor)
+    for y in range(ny):
+        for x in range(nx):
+            sigma[y, x] = np.sqrt(sigma[y, x] * sigma[y, x] + scale * variance[y, x])
+
+
+@njit(**_OPTIONS)
+def to_electrons(
+    image: np.ndarray, gain: float, read_noise: float, radius: int, variance: np.ndarray
+) -> None:
+    """Multiply by the gain and fill the variance: read noise squared plus photons.
+
+    The photons are the mean of (2 radius + 1)^2 pixels, cut at the channel's edges, and at
+    least 0: with a pixel's own count, pixels that fluctuate low would look too certain.
+
+    Parameters
+    ----------
+    image, variance
+        (ny, nx) float32; ADU in, electrons out; filled with electron^2.
+    gain, read_noise
+        Electrons per ADU; electrons.
+    """
+    ny, nx = image.shape
+    factor = np.float32(gain)
+    floor = np.float32(read_noise * read_noise)
+    for y in range(ny):
+        for x in range(nx):
+            image[y, x] *= factor
+    column = np.empty(nx, np.float32)
+    for y in range(ny):
+        first, last = max(y - radius, 0), min(y + radius, ny - 1)
+        for x in range(nx):
+            column[x] = image[first, x]
+        for j in range(first + 1, last + 1):
+            for x in range(nx):
+                column[x] += image[j, x]
+        for x in range(nx):
+            variance[y, x] = 0.0
+        inner = np.float32(1.0 / ((last - first + 1) * (2 * radius + 1)))
+        for i in range(-radius, radius + 1):
+            for x in range(max(0, -i), min(nx, nx - i)):
+                variance[y, x] += column[x + i]
+        for x in range(nx):
+            variance[y, x] = max(variance[y, x] * inner, np.float32(0.0)) + floor
+        for x in range(nx):
+            if radius <= x < nx - radius:
+                continue
+            width = min(x + radius, nx - 1) - max(x - radius, 0) + 1
+            photons = (variance[y, x] - floor) * np.float32((2 * radius + 1) / width)
+            variance[y, x] = photons + floor
+
+
+@njit(**_OPTIONS)
+def subtract_dark(image: np.ndarray, dark: np.ndarray, seconds: float) -> None:
+    """image -= dark * seconds, electrons."""
+    ny, nx = image.shape
+    factor = np.float32(seconds)
+    for y in range(ny):
+        for x in range(nx):
+            image[y, x] -= factor * dark[y, x]
+
+
+@njit(**_OPTIONS)
+def divide_flat(
+    image: np.ndarray,
+    variance: np.ndarray,
+    flat: np.ndarray,
+    lowest: float,
+    bit: int,
+    mask: np.ndarray,
+) -> int:
+    """Divide by the flat where it is at least `lowest`; elsewhere mask and leave the value.
+
+    Returns
+    -------
+    int
+        Number of pixels that were masked (a NaN in the flat counts as too low).
+    """
+    ny, nx = image.shape
+    n_low = 0
+    for y in range(ny):
+        for x in range(nx):
+            response = flat[y, x]
+            usable = response >= lowest
+            inverse = np.float32(1.0) / response if usable else np.float32(1.0)
+            image[y, x] *= inverse
+            variance[y, x] *= inverse * inverse
+            if not usable:
+                mask[y, x] |= bit
+                n_low += 1
+    return n_low
+
+
+@njit(**_OPTIONS)
+def divide_noise(
+    sigma: np.ndarray,
+    image: np.ndarray,
+    flat: np.ndarray,
+    flat_variance: np.ndarray,
+    lowest: float,
+) -> None:
+    """Noise of the masters after division by the flat, whose own noise comes in.
+
+    `image` is already divided: sigma = sqrt((sigma/f)^2 + (image sigma_f / f)^2).
+    """
+    ny, nx = sigma.shape
+    for y in range(ny):
+        for x in range(nx):
+            response = flat[y, x]
+            if response >= lowest:
+                inverse = np.float32(1.0) / response
+                own = sigma[y, x] * inverse
+                value = image[y, x] * inverse
+                sigma[y, x] = np.sqrt(own * own + value * value * flat_variance[y, x])
+
+
+def warm_up() -> None:
+    """Compile every kernel on tiny arrays."""
+    image = np.full((4, 5), 7.0, np.float32)
+    mask = np.zeros((4, 5), np.int32)
+    other = np.ones((4, 5), np.float32)
+    row, column = np.zeros(4, np.float32), np.zeros(5, np.float32)
+    mark_saturated(image, 5.0, 1, 1.0, 3, 2, mask)
+    overscan_rows(image, 4.0, np.empty(4))
+    subtract_rows_and_columns(image, row, column)
+    subtract_crosstalk(image, np.zeros((4, 4), np.float32), row, row, 1, mask)
+    linearize_polynomial(image, np.zeros(1), 0.1, 1, mask)
+    linearize_table(image, np.arange(3.0), np.arange(3.0), 0.1, 1, mask)
+    subtract_bias(image, other, 0.0)
+    add_master_noise(image, other, 1.0)
+    to_electrons(image, 1.0, 1.0, 1, other)
+    subtract_dark(image, other, 1.0)
+    divide_flat(image, other, np.ones_like(image), 0.1, 1, mask)
+    divide_noise(other, image, np.ones_like(image), other, 0.1)

@@ -1,0 +1,250 @@
+"""isr.overscan: subtract the level of the electronics, row by row, and measure its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from mpipipe.data.camera import Corrections, Need
+from mpipipe.data.errors import BadDataError
+from mpipipe.data.exposure import ChannelStack, Masters
+from mpipipe.data.raw import RawChannel, RawFrame
+from mpipipe.data.sdqa import Sdqa
+from mpipipe.stages.isr.needs import is_wanted
+from mpipipe.stages.isr.readout import Readout
+from mpipipe.stages.stage import StageConfig, stage
+
+MIN_PIXELS = 200
+"""Overscan pixels below which the measured read noise is not trusted."""
+
+
+class OverscanConfig(StageConfig):
+    """Options of isr.overscan."""
+
+    n_sigma: float = Field(default=4.0, gt=1, description="clipping of overscan pixels, sigma")
+    window: int = Field(
+        default=31, ge=1, description="rows (odd) over which the level is smoothed; 1: not at all"
+    )
+    parallel: bool = Field(default=True, description="use the parallel overscan where there is one")
+    read_noise_tolerance: float = Field(
+        default=0.2, gt=0, description="measured and nominal read noise may differ by this fraction"
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _is_odd(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError("window must be odd")
+        return window
+
+
+@dataclass(frozen=True)
+class OverscanFit:
+    """The overscan of one channel.
+
+    Attributes
+    ----------
+    rows, columns
+        (ny,), (nx,) float32 of the data section: ADU to subtract.
+    level, rms
+        Mean level and standard deviation of a pixel, ADU.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    level: float
+    rms: float
+
+
+def smooth_linear(values: np.ndarray, window: int) -> np.ndarray:
+    """Running straight-line fit of `window` points that keeps the ends.
+
+    Inside, a linear Savitzky-Golay filter is the running mean (Savitzky & Golay 1964); within
+    half a window of an end, the line through the outermost `window` points is taken.
+    """
+    n = len(values)
+    window = min(window, n if n % 2 else n - 1)
+    if window < 3:
+        return np.array(values, float)
+    half = window // 2
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=float)])
+    result = np.empty(n)
+    result[half : n - half] = (sums[window:] - sums[:-window]) / window
+    x = np.arange(window) - half
+    weights = x / np.sum(x * x)
+    result[:half] = result[half] + (weights @ values[:window]) * x[:half]
+    result[n - half :] = result[n - half - 1] + (weights @ values[n - window :]) * x[half + 1 :]
+    return result
+
+
+def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> np.ndarray:
+    """Smooth row levels as far as their scatter is noise of `sigma` each.
+
+    Rows that jitter by more than their noise keep a part of their own level, in the ratio of
+    true to total variance (Wiener); single rows that stand out by more than 8 sigma (charge
+    that trails out of a bright star) get the smooth level.
+    """
+    smooth = smooth_linear(levels, window)
+    if window < 3 or not sigma > 0 or len(levels) < 8:
+        return smooth
+    rest = levels - smooth
+    spread = 1.4826 * float(np.median(np.abs(rest))) + sigma
+    inside = np.abs(rest) < 8 * spread
+    if not inside.all():
+        smooth = smooth_linear(np.where(inside, levels, smooth_median(levels, window)), window)
+        rest = np.where(inside, levels - smooth, 0.0)
+    # The smooth level follows the noise of a row by 1 / window.
+    noise = sigma**2 * (1.0 - 1.0 / min(window, len(levels)))
+    total = float(np.mean(rest[inside] ** 2)) if inside.any() else 0.0
+    share = max(0.0, 1.0 - noise / total) if total > 0 else 0.0
+    # Below a tenth the excess is within the uncertainty of a few hundred rows.
+    return smooth + rest * share if share > 0.1 else smooth
+
+
+def smooth_median(values: np.ndarray, window: int) -> np.ndarray:
+    """Running median with the end values repeated."""
+    half = min(window, len(values)) // 2
+    padded = np.pad(values, half, mode="edge")
+    view = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    return np.median(view, axis=1)
+
+
+def fit_overscan(channel: RawChannel, skip: int, config: OverscanConfig) -> OverscanFit | None:
+    """Measure the overscan of a channel; None if it has none.
+
+    Parameters
+    ----------
+    skip
+        Columns next to the data that trail charge.
+
+    Raises
+    ------
+    BadDataError
+        If skipping leaves no overscan column, or overscan pixels are not finite.
+    """
+    from mpipipe.stages.isr import kernels
+
+    section = channel.biassec
+    if section is None:
+        return None
+    over = channel.pixels[section.slices].astype(np.float32)
+    if skip:
+        over = over[:, skip:] if section.x0 >= channel.datasec.x0 else over[:, :-skip]
+    if over.shape[1] == 0:
+        raise BadDataError(
+            f"channel {channel.name}: the overscan {section} has no column left after "
+            f"skipping {skip}",
+            key="overscan_skip",
+        )
+    if not np.isfinite(over).all():
+        raise BadDataError(f"channel {channel.name}: overscan pixels are not finite")
+    levels = np.empty(over.shape[0])
+    rms = kernels.overscan_rows(np.ascontiguousarray(over), config.n_sigma, levels)
+    sigma = rms / np.sqrt(over.shape[1])
+    smooth = smooth_levels(levels, config.window, sigma)
+    data = channel.datasec
+    at = np.clip(np.arange(data.y0, data.y1) - section.y0, 0, len(smooth) - 1)
+    rows = smooth[at].astype(np.float32)
+    columns = np.zeros(data.shape[1], np.float32)
+    if config.parallel and channel.parallel_biassec is not None:
+        columns = _fit_parallel(channel, smooth, section.y0, rms, config)
+    level = float(levels.mean())
+    return OverscanFit(rows, columns, level, rms if over.size >= MIN_PIXELS else float("nan"))
+
+
+def _fit_parallel(
+    channel: RawChannel, levels: np.ndarray, first_row: int, rms: float, config: OverscanConfig
+) -> np.ndarray:
+    """Level of the parallel overscan over the serial one, a number a data column, smoothed."""
+    from mpipipe.stages.isr import kernels
+
+    section, data = channel.parallel_biassec, channel.datasec
+    assert section is not None
+    at = np.clip(np.arange(section.y0, section.y1) - first_row, 0, len(levels) - 1)
+    over = channel.pixels[section.slices].astype(np.float32) - levels[at][:, None]
+    # Rows next to the data hold charge left behind by bright columns: the clipping is by column.
+    columns = np.empty(over.shape[1])
+    kernels.overscan_rows(np.ascontiguousarray(over.T, np.float32), config.n_sigma, columns)
+    limit = 5 * max(rms, 0.1) / np.sqrt(over.shape[0])
+    middle = np.median(columns)
+    columns = np.where(np.abs(columns - middle) > limit, middle, columns)
+    smooth = smooth_linear(columns, config.window)
+    at = np.clip(np.arange(data.x0, data.x1) - section.x0, 0, len(smooth) - 1)
+    return smooth[at].astype(np.float32)
+
+
+def _take_pedestals(
+    channels: ChannelStack, readout: Readout, masters: Masters, missing: list[int]
+) -> None:
+    """Subtract the master bias's mean level where there is no overscan."""
+    if masters.bias is None:
+        return
+    for i in missing:
+        pedestal = np.float32(np.median(masters.bias[i, ::4, ::4]))
+        channels.image[i] -= pedestal
+        readout.pedestal[i] = float(pedestal)
+
+
+def _settle_read_noise(
+    channels: ChannelStack, readout: Readout, tolerance: float, warnings: list[str]
+) -> None:
+    measured = readout.overscan_rms * channels.gain
+    channels.read_noise = np.where(measured > 0, measured, channels.read_noise)
+    off = np.abs(measured / readout.nominal_read_noise - 1.0) > tolerance
+    for i in np.flatnonzero(off):
+        warnings.append(
+            f"channel {channels.names[i]}: read noise {measured[i]:.2f} e measured in the "
+            f"overscan, {readout.nominal_read_noise[i]:.2f} e expected"
+        )
+
+
+@stage(
+    "isr.overscan",
+    needs=("raw", "masters", "corrections", "channels", "readout", "sdqa", "warnings"),
+    adds=("channels", "readout"),
+    config=OverscanConfig,
+)
+def overscan(
+    config: OverscanConfig,
+    *,
+    raw: RawFrame,
+    masters: Masters,
+    corrections: Corrections,
+    channels: ChannelStack,
+    readout: Readout,
+    sdqa: Sdqa,
+    warnings: list[str],
+) -> Mapping[str, Any]:
+    """Subtract the overscan level, smoothed along rows; measure the read noise."""
+    from mpipipe.stages.isr import kernels
+
+    missing = [i for i, channel in enumerate(raw.channels) if channel.biassec is None]
+    there = len(missing) < len(raw.channels)
+    result = {"channels": channels, "readout": readout}
+    wanted = is_wanted(
+        "overscan", corrections.overscan, there, "overscan", channels.applied, warnings
+    )
+    if wanted:
+        for i, channel in enumerate(raw.channels):
+            fit = fit_overscan(channel, raw.overscan_skip, config)
+            if fit is None:
+                continue
+            kernels.subtract_rows_and_columns(channels.image[i], fit.rows, fit.columns)
+            readout.overscan_level[i], readout.overscan_rms[i] = fit.level, fit.rms
+            readout.level_subtracted[i] = True
+            place: dict[str, Any] = {"channel": channel.name, "snap": raw.info.snap}
+            sdqa.add("isr.overscan.level", fit.level, "adu", **place)
+            sdqa.add("isr.overscan.rms", fit.rms, "adu", **place)
+        channels.applied["overscan"] = f"rows smoothed over {config.window}"
+        _settle_read_noise(channels, readout, config.read_noise_tolerance, warnings)
+    if corrections.bias is not Need.OFF:
+        _take_pedestals(channels, readout, masters, _not_subtracted(readout))
+    return result
+
+
+def _not_subtracted(readout: Readout) -> list[int]:
+    return [int(i) for i in np.flatnonzero(~readout.level_subtracted)]
