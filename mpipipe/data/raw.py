@@ -28,6 +28,9 @@ class RawChannel:
         Electrons per ADU, electrons; None when neither camera nor header knows.
     saturation
         Raw ADU from which a pixel counts as saturated.
+    dead
+        Why the channel has no signal (every pixel is zero, say); empty for a live one. Its
+        pixels must be masked as BAD and NO_DATA.
     """
 
     name: str
@@ -40,6 +43,7 @@ class RawChannel:
     read_noise: float | None
     saturation: float
     linearity: Linearity
+    dead: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class RawFrame:
     """All channels of one CCD of one snap (or of one calibration exposure).
 
     `shape` is (ny, nx) of the assembled image; `wcs_header` holds the WCS cards for the
-    *assembled* image when the file has a usable WCS, else it is empty.
+    *assembled* image (after the flip, if there is one) when the file has a usable WCS, else it
+    is empty. `warnings` says what was doubtful in the headers and how it was taken.
     """
 
     info: FrameInfo
@@ -107,3 +112,4 @@ class RawFrame:
     overscan_skip: int = 0
     flip_y_after_assembly: bool = False
     wcs_header: dict[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
