@@ -6,6 +6,7 @@ tried again; the kinds in `RETRYABLE` are, up to a limit.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -58,3 +59,36 @@ class Outcome:
     stage: str = ""
     traceback: str = ""
     warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> bytes:
+        """The outcome as JSON, for files and between processes."""
+        return json.dumps(
+            {
+                "kind": int(self.kind),
+                "reason": self.reason,
+                "stage": self.stage,
+                "traceback": self.traceback,
+                "warnings": self.warnings,
+            }
+        ).encode("ascii")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Outcome:
+        """The outcome that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is not such an outcome.
+        """
+        try:
+            found = json.loads(text)
+            return cls(
+                OutcomeKind(found["kind"]),
+                str(found["reason"]),
+                str(found["stage"]),
+                str(found["traceback"]),
+                tuple(str(warning) for warning in found["warnings"]),
+            )
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"not an outcome: {error!r}") from error

@@ -1,13 +1,36 @@
-"""`run_phase`: all tasks of one kind, on all ranks."""
+"""`run_phase`: all tasks of one kind, on all ranks.
+
+Every rank computes. Its MPI process goes round one loop: take messages, look after the task
+process, and on rank 0 do what the master has to do; then it sleeps until its task process has
+something to say, but not longer than a message may have to wait. There is no collective call
+between the first task and the last, so nothing can hang on one rank.
+"""
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from mpipipe.parallel.executor import Executor
+from mpipipe.parallel.mailbox import Mailbox
+from mpipipe.parallel.master import Master
+from mpipipe.parallel.messages import BATCH, TO_WORKER
 from mpipipe.parallel.progress import Progress
-from mpipipe.parallel.tasks import Commit, PhaseReport, Policy, TaskSpec
+from mpipipe.parallel.signals import StopRequest, listen_for_stop
+from mpipipe.parallel.tasks import Commit, PhaseReport, Policy, TaskSpec, TaskSummary
+from mpipipe.parallel.worker import Worker
 from mpipipe.parallel.world import World
+from mpipipe.trace import events
+
+# A rank without work looks for messages every half millisecond, a busy one up to every ten.
+_PAUSE_FIRST_S, _PAUSE_DRY_S, _PAUSE_BUSY_S = 0.0002, 0.0005, 0.010
+# Alone there are no messages, only signals, which end a sleep no sooner than this.
+_PAUSE_ALONE_S = 0.05
+
+_epochs = itertools.count(1)
 
 
 def run_phase(
@@ -32,5 +55,92 @@ def run_phase(
         What rank 0 shows; None for nothing.
     context
         Handed to the task processes (`prepare`) before their first task of this phase.
+    policy
+        Limits of attempts, prefetch, grace time.
+
+    Returns
+    -------
+    PhaseReport
+        Outcome by task and whether the phase was interrupted (Ctrl-C, SIGTERM, SIGUSR1) on every
+        rank, the summaries on rank 0.
+
+    Raises
+    ------
+    MpipipeError
+        If the task process can not be replaced. Let it end all ranks (`launch` does).
     """
-    raise NotImplementedError
+    policy = policy or Policy()
+    if not 1 <= policy.batch <= BATCH:
+        raise ValueError(f"batch is {policy.batch}, not between 1 and {BATCH}")
+    epoch = next(_epochs)
+    progress = progress or Progress()
+    begin = time.perf_counter()
+    deadlines = {task.id: task.deadline_s for task in tasks if task.deadline_s is not None}
+    mailbox = Mailbox(world)
+    executor.begin_phase(phase, context)
+    worker = Worker(mailbox, epoch, executor, commit, deadlines)
+    master = None
+    if world.is_master:
+        progress.begin(phase, len(tasks), world.size)
+        master = Master(mailbox, epoch, tasks, world.size, policy, progress)
+    with listen_for_stop() as stop:
+        _loop(mailbox, worker, master, executor, stop, alone=world.size == 1)
+    kinds = _share_kinds(world, master, tasks)
+    events.set_task(-1)
+    events.record("phase", phase, begin)
+    events.flush()
+    report = PhaseReport(
+        phase,
+        kinds,
+        worker.interrupted,
+        () if master is None else _in_order(master, tasks),
+        time.perf_counter() - begin,
+    )
+    if master is not None:
+        progress.finish(report)
+    return report
+
+
+def _loop(
+    mailbox: Mailbox,
+    worker: Worker,
+    master: Master | None,
+    executor: Executor,
+    stop: StopRequest,
+    alone: bool,
+) -> None:
+    """Go round until the master says that the phase is over."""
+    pause = _PAUSE_FIRST_S
+    while not (worker.stopped and mailbox.all_sent()):
+        found = mailbox.collect()
+        for source, tag, records in found:
+            if tag in TO_WORKER:
+                worker.handle(tag, records)
+            elif master is not None:
+                master.handle(source, tag, records)
+        active = worker.step(min(stop.count, 2))
+        if master is not None:
+            master.step()
+        if found or active or mailbox.has_own:
+            pause = _PAUSE_FIRST_S
+            if mailbox.has_own:
+                continue
+        else:
+            longest = _PAUSE_BUSY_S if worker.busy else _PAUSE_DRY_S
+            pause = min(pause * 2, longest)
+        if not worker.stopped:
+            executor.wait(_PAUSE_ALONE_S if alone else pause)
+
+
+def _share_kinds(world: World, master: Master | None, tasks: Sequence[TaskSpec]) -> np.ndarray:
+    """Tell all ranks how every task ended. Collective."""
+    kinds = np.full(len(tasks), -1, dtype=np.int8)
+    if master is not None:
+        for place, task in enumerate(tasks):
+            if task.id in master.summaries:
+                kinds[place] = master.summaries[task.id].outcome.kind
+    return np.frombuffer(world.broadcast(kinds.tobytes()), dtype=np.int8)
+
+
+def _in_order(master: Master, tasks: Sequence[TaskSpec]) -> tuple[TaskSummary, ...]:
+    return tuple(master.summaries[task.id] for task in tasks if task.id in master.summaries)

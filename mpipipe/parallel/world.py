@@ -146,6 +146,10 @@ class World:
         """Number of ranks that share this host."""
         return sum(peer.host == self.host for peer in self.peers)
 
+    def new_status(self) -> Any:
+        """A status object for probing."""
+        return self._mpi.Status()
+
     # -- collective calls: every rank, same order ------------------------------------------------
 
     def agree(self, ok: bool) -> bool:

@@ -1,0 +1,64 @@
+"""Small messages between ranks that never make anybody wait.
+
+Sends are started and forgotten until they are done; receiving looks first whether something is
+there. So no rank can be held up by another one, and no receive is ever left open on a rank that
+may die. What a rank sends to itself does not go through MPI, which therefore is not needed when
+there is one rank.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from mpipipe.parallel.messages import Tag, decode
+from mpipipe.parallel.world import World
+
+
+class Mailbox:
+    """One rank's messages."""
+
+    def __init__(self, world: World) -> None:
+        self._rank = world.rank
+        self._comm = world.comm if world.size > 1 else None
+        self._to_self: deque[tuple[Tag, np.ndarray]] = deque()
+        self._sending: deque[tuple[Any, np.ndarray]] = deque()
+        self._status: Any = world.new_status() if self._comm is not None else None
+
+    def post(self, rank: int, tag: Tag, message: np.ndarray) -> None:
+        """Send a message; its buffer must not be changed afterwards."""
+        if rank == self._rank:
+            self._to_self.append((tag, message))
+            return
+        assert self._comm is not None
+        buffer = message.view(np.uint8)
+        self._sending.append((self._comm.Isend(buffer, dest=rank, tag=tag), buffer))
+
+    def collect(self, limit: int = 256) -> list[tuple[int, Tag, np.ndarray]]:
+        """Messages that have come, as (rank, tag, records), at most `limit` of them."""
+        found = []
+        while self._to_self:
+            tag, message = self._to_self.popleft()
+            found.append((self._rank, tag, message))
+        if self._comm is None:
+            return found
+        self.all_sent()
+        while len(found) < limit and self._comm.Iprobe(status=self._status):
+            raw = np.empty(self._status.count, dtype=np.uint8)
+            source, tag = self._status.source, Tag(self._status.tag)
+            self._comm.Recv(raw, source=source, tag=tag)
+            found.append((source, tag, decode(tag, raw)))
+        return found
+
+    @property
+    def has_own(self) -> bool:
+        """Whether a message of this rank to itself waits."""
+        return bool(self._to_self)
+
+    def all_sent(self) -> bool:
+        """Whether all that was posted to others is on its way."""
+        while self._sending and self._sending[0][0].Test():
+            self._sending.popleft()
+        return not self._sending

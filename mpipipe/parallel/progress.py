@@ -1,0 +1,256 @@
+"""What a person sees of a phase: live on a terminal, a line every so often in a file.
+
+Rank 0 tells a `Progress` what happens; the base class shows nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from mpipipe.data.outcome import OutcomeKind
+from mpipipe.parallel.tasks import PhaseReport, TaskSummary
+
+
+@dataclass(frozen=True)
+class RunningTask:
+    """A task that runs: which, where, and for how long as far as the master knows."""
+
+    task_id: int
+    rank: int
+    seconds: float
+
+
+Running = Callable[[], Sequence[RunningTask]]
+Describe = Callable[[int], str]
+
+
+class Progress:
+    """Hears what happens in a phase, and shows nothing."""
+
+    def begin(self, phase: str, n_tasks: int, n_ranks: int) -> None:
+        """A phase begins."""
+
+    def ended(self, summary: TaskSummary) -> None:
+        """A task has come to its end."""
+
+    def retried(self, summary: TaskSummary) -> None:
+        """An attempt has failed, and there will be another."""
+
+    def draining(self, level: int, n_running: int) -> None:
+        """The phase was asked to stop: 1 after the running tasks, 2 at once."""
+
+    def update(self, running: Running) -> None:
+        """Called often; `running` is asked only when something is shown."""
+
+    def finish(self, report: PhaseReport) -> None:
+        """The phase is over."""
+
+
+class LineProgress(Progress):
+    """Counts, and writes a line every so often.
+
+    Parameters
+    ----------
+    stream
+        Where to; stderr if None.
+    every_s
+        Seconds between lines.
+    describe
+        Makes a name of a task id, e.g. ``visit 12 R22 S11``.
+    """
+
+    def __init__(
+        self,
+        stream: IO[str] | None = None,
+        every_s: float = 10.0,
+        describe: Describe | None = None,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._every_s = every_s
+        self._describe = describe or (lambda task_id: f"task {task_id}")
+        self._reset("", 0, 0)
+
+    def _reset(self, phase: str, n_tasks: int, n_ranks: int) -> None:
+        self.phase, self.n_tasks, self.n_ranks = phase, n_tasks, n_ranks
+        self.kinds: Counter[OutcomeKind] = Counter()
+        self.n_retried = 0
+        self._first: dict[OutcomeKind, TaskSummary] = {}
+        self._begin = self._last = time.monotonic()
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    @property
+    def n_ended(self) -> int:
+        """Number of tasks with an outcome."""
+        return self.kinds.total()
+
+    @property
+    def seconds(self) -> float:
+        """Since the phase began."""
+        return time.monotonic() - self._begin
+
+    @property
+    def rate(self) -> float:
+        """Tasks per second so far."""
+        return self.n_ended / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left if it goes on like this; None if nothing is known yet."""
+        return (self.n_tasks - self.n_ended) / self.rate if self.n_ended else None
+
+    def line(self) -> str:
+        """Where the phase stands, in one line."""
+        counts = [f"{self.kinds[kind]} {kind.label}" for kind in OutcomeKind if self.kinds[kind]]
+        if self.n_retried:
+            counts.append(f"{self.n_retried} tried again")
+        eta = "" if self.eta_s is None else f", about {format_seconds(self.eta_s)} left"
+        return (
+            f"{self.phase}: {self.n_ended}/{self.n_tasks} ({', '.join(counts) or 'none yet'}), "
+            f"{self.rate:.3g}/s{eta}"
+        )
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def begin(self, phase: str, n_tasks: int, n_ranks: int) -> None:
+        """Say how much there is to do."""
+        self._reset(phase, n_tasks, n_ranks)
+        ranks = "1 process" if n_ranks == 1 else f"{n_ranks} ranks"
+        self._say(f"{phase}: {n_tasks} tasks on {ranks}")
+
+    def ended(self, summary: TaskSummary) -> None:
+        """Count; show the first failure of a kind in full."""
+        kind = summary.outcome.kind
+        self.kinds[kind] += 1
+        if not kind.is_success and kind is not OutcomeKind.PARTIAL and kind not in self._first:
+            self._first[kind] = summary
+            self._say(self._in_full(summary))
+
+    def retried(self, summary: TaskSummary) -> None:
+        """Count."""
+        self.n_retried += 1
+
+    def draining(self, level: int, n_running: int) -> None:
+        """Say that the wish to stop was heard."""
+        if level == 1:
+            self._say(f"{self.phase}: stopping when the running tasks are done; again: at once")
+        else:
+            self._say(f"{self.phase}: stopping at once")
+
+    def update(self, running: Running) -> None:
+        """Write a line if it is time."""
+        now = time.monotonic()
+        if now - self._last >= self._every_s:
+            self._last = now
+            slowest = running()[:1]
+            at = "".join(
+                f"; longest running: {self._describe(task.task_id)} "
+                f"on rank {task.rank}, {format_seconds(task.seconds)}"
+                for task in slowest
+            )
+            self._say(self.line() + at)
+
+    def finish(self, report: PhaseReport) -> None:
+        """Sum up."""
+        counts = [f"{number} {kind.label}" for kind, number in report.counts.items()]
+        if report.n_left:
+            counts.append(f"{report.n_left} not done")
+        if self.n_retried:
+            counts.append(f"{self.n_retried} tried again")
+        word = "interrupted" if report.interrupted else "ended"
+        seconds = format_seconds(report.wall_s)
+        self._say(f"{self.phase} {word} after {seconds}: {', '.join(counts) or 'no tasks'}")
+        for kind, first in self._first.items():
+            if self.kinds[kind] > 1:
+                self._say(
+                    f"  {kind.label}: {self.kinds[kind]} tasks, the first "
+                    f"{self._describe(first.task_id)}: {first.outcome.reason}"
+                )
+
+    def _in_full(self, summary: TaskSummary) -> str:
+        found = summary.outcome
+        stage = f" in {found.stage}" if found.stage else ""
+        head = (
+            f"{self._describe(summary.task_id)}: {found.kind.label}{stage} "
+            f"(rank {summary.rank}, attempt {summary.attempts}): {found.reason}"
+        )
+        return f"{head}\n{found.traceback.rstrip()}" if found.traceback else head
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class LiveProgress(LineProgress):
+    """A live table on a terminal, above it the lines that matter."""
+
+    _N_RUNNING = 8
+
+    def __init__(self, describe: Describe | None = None) -> None:
+        super().__init__(sys.stderr, 0.5, describe)
+        self._live: Any = None
+
+    def begin(self, phase: str, n_tasks: int, n_ranks: int) -> None:
+        """Open the display."""
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+        self._live.start()
+        super().begin(phase, n_tasks, n_ranks)
+
+    def update(self, running: Running) -> None:
+        """Draw again if it is time."""
+        now = time.monotonic()
+        if self._live is not None and now - self._last >= self._every_s:
+            self._last = now
+            self._live.update(self._table(running()), refresh=True)
+
+    def finish(self, report: PhaseReport) -> None:
+        """Close the display and sum up."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        super().finish(report)
+
+    def _table(self, running: Sequence[RunningTask]) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        for task in running[: self._N_RUNNING]:
+            seconds = format_seconds(task.seconds)
+            table.add_row(f"  rank {task.rank}", self._describe(task.task_id), seconds)
+        if len(running) > self._N_RUNNING:
+            table.add_row("", f"and {len(running) - self._N_RUNNING} more", "")
+        bar = ProgressBar(total=max(self.n_tasks, 1), completed=self.n_ended, width=60)
+        return Group(bar, Text(self.line()), table)
+
+    def _say(self, text: str) -> None:
+        if self._live is None:
+            super()._say(text)
+        else:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_progress(describe: Describe | None = None, every_s: float = 10.0) -> Progress:
+    """The display that suits stderr: live on a terminal, else lines."""
+    if sys.stderr.isatty():
+        return LiveProgress(describe)
+    return LineProgress(None, every_s, describe)
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: ``4.2 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,163 @@
+"""The task process: runs one task after the other and reports each.
+
+Whatever a task does in Python becomes an `Outcome` here; what ends the process (a segfault,
+`os._exit`) is seen by its MPI process as the end of the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+from mpipipe.data.errors import BadDataError, MpipipeError, NoWorkError
+from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.parallel.frames import Closed, Frame, FrameKind, FrameReader, send_frame
+from mpipipe.parallel.tasks import Execute, Prepare, TaskReport
+from mpipipe.trace import events, log
+
+_stage = ""
+_announce: Callable[[str], None] | None = None
+
+
+def note_stage(name: str) -> None:
+    """Tell where the running task has come to, so that it is known if the process dies there."""
+    global _stage
+    _stage = name
+    log.set_stage(name)
+    if _announce is not None:
+        _announce(name)
+
+
+class Program:
+    """What runs tasks, and the phase it was made ready for.
+
+    Parameters
+    ----------
+    execute, prepare
+        As `launch` got them.
+    """
+
+    def __init__(self, execute: Execute, prepare: Prepare | None = None) -> None:
+        self._execute = execute
+        self._prepare = prepare
+        self._phase = ""
+        self._unprepared: BaseException | None = None
+
+    def begin(self, phase: str, context: bytes) -> None:
+        """Make ready for a phase; if that fails, every task of it will."""
+        self._phase, self._unprepared = phase, None
+        if self._prepare is None:
+            return
+        try:
+            self._prepare(phase, context)
+        except BaseException as error:
+            self._unprepared = error
+
+    def run(
+        self,
+        task_id: int,
+        attempt: int,
+        on_error: Callable[[BaseException], object] | None = None,
+    ) -> Frame:
+        """Run one attempt at a task and make a report of whatever happens."""
+        global _stage
+        _stage = ""
+        payload, retire = b"", False
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            if self._unprepared is not None:
+                raise self._unprepared
+            report = self._execute(self._phase, task_id, attempt)
+            if not isinstance(report, TaskReport):
+                raise TypeError(f"the task gave back a {type(report).__name__}, not a TaskReport")
+            outcome, payload = report.outcome, report.payload
+        except BaseException as error:
+            # After MemoryError the process may be full of half-made things: start afresh.
+            retire = isinstance(error, MemoryError)
+            outcome = outcome_of(error, _stage)
+            if on_error is not None:
+                on_error(error)
+        return Frame(
+            FrameKind.REPORT,
+            task_id,
+            attempt,
+            outcome.to_json(),
+            payload,
+            retire,
+            time.perf_counter() - wall,
+            time.process_time() - cpu,
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+
+def outcome_of(error: BaseException, stage: str = "") -> Outcome:
+    """The outcome that an exception stands for."""
+    if isinstance(error, NoWorkError):
+        return Outcome(OutcomeKind.NO_WORK, str(error), stage)
+    if isinstance(error, BadDataError):
+        return Outcome(OutcomeKind.BAD_DATA, str(error), stage)
+    if isinstance(error, MpipipeError):
+        return Outcome(OutcomeKind.FAILED, str(error), stage)
+    if isinstance(error, SystemExit):
+        reason = f"the task called sys.exit({error.code!r})"
+    elif isinstance(error, MemoryError):
+        reason = "the task ran out of memory"
+    else:
+        reason = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
+    return Outcome(OutcomeKind.FAILED, reason, stage, _trace(error))
+
+
+def _text(error: BaseException) -> str:
+    """First line of an exception's text; its __str__ is foreign code."""
+    try:
+        return (str(error).splitlines() or [""])[0]
+    except Exception:
+        return "(its text can not be made)"
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "(the traceback can not be made)"
+
+
+def serve(connection: socket.socket, program: Program) -> None:
+    """Run what comes over the socket until the other side closes it."""
+    global _announce
+    reader = FrameReader(connection)
+
+    def announce(name: str) -> None:
+        send_frame(connection, Frame(FrameKind.STAGE, text=name.encode()))
+
+    _announce = announce
+    with contextlib.suppress(Closed):
+        while True:
+            frame = reader.read()
+            if frame is None:
+                continue
+            if frame.kind == FrameKind.PHASE:
+                settings = json.loads(frame.text)
+                log.resume(settings["log"])
+                events.resume(settings["events"])
+                program.begin(settings["phase"], frame.data)
+            elif frame.kind == FrameKind.RUN:
+                report = program.run(frame.task_id, frame.attempt)
+                _flush()
+                send_frame(connection, report)
+                if report.retire:
+                    return
+
+
+def _flush() -> None:
+    """What a task has printed must not be lost with the process."""
+    events.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
