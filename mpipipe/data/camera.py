@@ -13,7 +13,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.sections import Section
@@ -76,6 +84,8 @@ class Channel(Strict):
     name: str
     extension: str | int | None = None
     """EXTNAME (or number) of its HDU in a multi-extension file; None: same as `name`."""
+    raw_size: tuple[int, int] | None = None
+    """(nx, ny) of the raw image, overscan included; None: any that holds the sections."""
     datasec: SectionField | None = None
     biassec: SectionField | None = None
     parallel_biassec: SectionField | None = None
@@ -155,6 +165,10 @@ class ChannelGrid(Strict):
         return Channel(
             name=self.names[index],
             extension=self.extension.format(name=self.names[index]),
+            raw_size=(
+                self.prescan + nx + self.overscan,
+                self.parallel_prescan + ny + self.parallel_overscan,
+            ),
             datasec=data,
             biassec=bias,
             parallel_biassec=parallel,
@@ -375,6 +389,11 @@ class Camera(Strict):
     detectors: tuple[Detector, ...] = ()
     detector_grids: tuple[DetectorGrid, ...] = ()
     """Short form of further `detectors`; empty once they are made."""
+
+    @field_validator("image_types", mode="before")
+    @classmethod
+    def _image_types_in_lower_case(cls, value: object) -> object:
+        return {str(k).lower(): v for k, v in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _detectors_are_sound(self) -> Camera:

@@ -33,8 +33,9 @@ class FrameFiles:
     band
         Filter in mpipipe's words; empty for bias and dark.
     paths
-        (channel name, path) in the camera's order of channels; the name is empty for a file that
-        holds the whole CCD (or a whole mosaic).
+        The files, in the camera's order of channels.
+    channels
+        The channel that each of them holds; empty for a file of the whole CCD (or mosaic).
     exposure_time
         Seconds; NaN if the header does not tell.
     mjd_start
@@ -48,7 +49,8 @@ class FrameFiles:
     detector: str
     kind: str
     band: str
-    paths: tuple[tuple[str, str], ...]
+    paths: tuple[str, ...]
+    channels: tuple[str, ...]
     exposure_time: float = float("nan")
     mjd_start: float = float("nan")
     n_bytes: int = 0
