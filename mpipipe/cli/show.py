@@ -30,7 +30,7 @@ def show(
     """
     from mpipipe.data.errors import ConfigError
     from mpipipe.quality.preview import draw_before_after, raw_mosaic
-    from mpipipe.run.plan import CalibrateTask, load_run
+    from mpipipe.run.plan import load_run
     from mpipipe.store.images import read_exposure
     from mpipipe.store.layout import RunLayout
     from mpipipe.store.raw import read_frame
@@ -42,7 +42,7 @@ def show(
     wanted = [
         task
         for task in plan.tasks
-        if isinstance(task, CalibrateTask)
+        if task.phase == "calibrate"
         and visit in (None, task.visit)
         and ccd in (None, task.ccd)
     ]
@@ -57,7 +57,6 @@ def show(
         )
     task = found[0]
     calexp = read_exposure(layout.image(kind, task.visit, task.ccd))
-    first = task.snaps[min(task.snaps)]
     path = output or layout.root / "pictures" / f"{kind}-{task.visit}-{task.ccd}.png"
-    draw_before_after(path, raw_mosaic(read_frame(first, context.camera)), calexp)
+    draw_before_after(path, raw_mosaic(read_frame(task.frames[0], context.camera)), calexp)
     typer.echo(str(path))

@@ -13,18 +13,19 @@ import numpy as np
 from mpipipe.data.background import Background
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import Exposure, Masters
+from mpipipe.data.inventory import FrameFiles
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.schema import SDQA
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.pipelines import PER_SNAP, PER_VISIT
-from mpipipe.run.plan import CalibrateTask
+from mpipipe.run.plan import Task
 from mpipipe.stages.stage import Clipboard, run_chain
 from mpipipe.store import images, raw
 from mpipipe.store.checksums import sha256_file
 
 
-def calibrate(task: CalibrateTask, context: RunContext) -> TaskResultTables:
+def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     """Run the whole chain on one visit and CCD and write its image products.
 
     Raises
@@ -63,7 +64,7 @@ def calibrate(task: CalibrateTask, context: RunContext) -> TaskResultTables:
 
 
 def _snaps(
-    task: CalibrateTask,
+    task: Task,
     context: RunContext,
     masters: Masters,
     sdqa: Sdqa,
@@ -73,14 +74,14 @@ def _snaps(
     exposures: list[Exposure] = []
     inputs: dict[str, str] = {}
     errors: list[BadDataError] = []
-    for snap, files in sorted(task.snaps.items()):
+    for files in task.frames:
         try:
             exposures.append(_one_snap(task, context, files, masters, sdqa, warnings))
         except BadDataError as error:
             errors.append(error)
-            warnings.append(f"snap {snap} left out: {error}")
+            warnings.append(f"snap {files.snap} left out: {error}")
             continue
-        for path in files.paths:
+        for _, path in files.paths:
             inputs[f"input {Path(path).name}"] = sha256_file(path)
     if not exposures:
         raise errors[0]
@@ -88,9 +89,9 @@ def _snaps(
 
 
 def _one_snap(
-    task: CalibrateTask,
+    task: Task,
     context: RunContext,
-    files: raw.FrameFiles,
+    files: FrameFiles,
     masters: Masters,
     sdqa: Sdqa,
     warnings: list[str],
@@ -112,10 +113,13 @@ def _one_snap(
     snap = frame.info.snap
     if keep_channels:
         path = context.layout.image("postisr", task.visit, task.ccd, f"-{snap}")
-        images.write_channels(path, clipboard["channels"])
+        result.add_product(
+            "postisr", path, images.write_channels(path, clipboard["channels"]), context.layout
+        )
     if context.config.products.assembled:
         path = context.layout.image("assembled", task.visit, task.ccd, f"-{snap}")
-        images.write_exposure(path, exposure, provenance={}, compression="lossless")
+        digest = images.write_exposure(path, exposure, provenance={}, compression="lossless")
+        result.add_product("assembled", path, digest, context.layout)
     return exposure
 
 
@@ -130,7 +134,7 @@ def _provenance(
 
 
 def _write_products(
-    task: CalibrateTask,
+    task: Task,
     context: RunContext,
     calexp: Exposure,
     background: Background,
@@ -138,21 +142,21 @@ def _write_products(
     result: TaskResultTables,
 ) -> None:
     products = context.config.products
-    calexp_path = context.layout.image("calexp", task.visit, task.ccd)
-    images.write_exposure(
-        calexp_path,
+    path = context.layout.image("calexp", task.visit, task.ccd)
+    digest = images.write_exposure(
+        path,
         calexp,
         provenance=provenance,
         compression=products.compression,
         quantize_level=products.quantize_level,
     )
-    result.add_product("calexp", calexp_path, context.layout)
-    background_path = context.layout.image("bkgd", task.visit, task.ccd)
-    images.write_background(background_path, background, calexp.info, provenance=provenance)
-    result.add_product("bkgd", background_path, context.layout)
+    result.add_product("calexp", path, digest, context.layout)
+    path = context.layout.image("bkgd", task.visit, task.ccd)
+    digest = images.write_background(path, background, calexp.info, provenance=provenance)
+    result.add_product("bkgd", path, digest, context.layout)
 
 
-def _sdqa_rows(task: CalibrateTask, sdqa: Sdqa) -> np.ndarray:
+def _sdqa_rows(task: Task, sdqa: Sdqa) -> np.ndarray:
     rows = SDQA.empty(len(sdqa.metrics))
     rows["visit"] = task.visit
     rows["ccd"] = task.ccd.encode()

@@ -92,7 +92,9 @@ _PIPELINE_FIELDS: dict[str, Any] = {
 }
 
 
-class _RunConfigBase(_Branch):
+class AnyConfig(_Branch):
+    """The options of the run itself; `RunConfig` adds the branches of the pipelines."""
+
     camera: str | None = Field(
         None, description="name of a built-in camera or path of its TOML file; unset: recognised"
     )
@@ -118,11 +120,11 @@ class _RunConfigBase(_Branch):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-RunConfig = create_model("RunConfig", __base__=_RunConfigBase, **_PIPELINE_FIELDS)
+RunConfig = create_model("RunConfig", __base__=AnyConfig, **_PIPELINE_FIELDS)
 """The whole tree. Built here from the registered stages, so a new stage needs no entry."""
 
 
-def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> _RunConfigBase:
+def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> AnyConfig:
     """Read a configuration: defaults, then a TOML file, then ``KEY=VALUE`` assignments.
 
     Parameters

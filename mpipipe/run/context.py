@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from time import perf_counter
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from mpipipe.data.camera import Camera, Corrections
 from mpipipe.data.exposure import Masters
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.schema import Column, Schema
+from mpipipe.run.config import AnyConfig
 from mpipipe.stages.stage import Stage, StageConfig
-from mpipipe.store.checksums import sha256_file
 from mpipipe.store.layout import RunLayout
+from mpipipe.trace import events
 
 PRODUCTS = Schema(
     "products",
@@ -48,15 +49,10 @@ class TaskResultTables:
     outcome: Outcome = field(default_factory=lambda: Outcome(OutcomeKind.DONE))
     _products: list[tuple[bytes, bytes, int, bytes]] = field(default_factory=list)
 
-    def add_product(self, kind: str, path: Path, layout: RunLayout) -> None:
-        """Record a file that was written, with its size and checksum."""
-        row = (
-            kind.encode(),
-            layout.relative(path).encode(),
-            path.stat().st_size,
-            sha256_file(path).encode(),
-        )
-        self._products.append(row)
+    def add_product(self, kind: str, path: Path, sha256: str, layout: RunLayout) -> None:
+        """Record a file that was written, with its checksum."""
+        where = layout.relative(path).encode()
+        self._products.append((kind.encode(), where, path.stat().st_size, sha256.encode()))
 
     @property
     def products(self) -> np.ndarray:
@@ -77,7 +73,7 @@ class RunContext:
     """
 
     layout: RunLayout
-    config: Any
+    config: AnyConfig
     camera: Camera
     calibs: Path | None
     stage: str = ""
@@ -120,6 +116,7 @@ class RunContext:
 
     def _after(self, step: Stage, wall: float, cpu: float) -> None:
         self.times.append((step.name.encode(), wall, cpu))
+        events.record("stage", step.name, perf_counter() - wall, cpu)
 
     def take_times(self) -> np.ndarray:
         """The stage times since the last call, as rows of `STAGE_TIMES`."""

@@ -7,7 +7,7 @@ the tables are published from the records in the order of tasks, so that they do
 who ran what, and the completion record is written last.
 
 Bottlenecks: the plan is made by one process from the header index; publishing reads every record
-once; hashing the products is spread over the tasks that write them.
+once; products are hashed by the tasks that write them.
 """
 
 from __future__ import annotations
@@ -15,30 +15,26 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mpipipe import __version__
 from mpipipe.data.errors import ConfigError, MpipipeError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.launch import Ranks, launch
-from mpipipe.parallel.progress import Progress
-from mpipipe.parallel.tasks import Policy, TaskResult, TaskSpec
+from mpipipe.parallel.progress import make_progress
+from mpipipe.parallel.tasks import PhaseReport, Policy, TaskResult, TaskSpec
 from mpipipe.run.completion import Product, product_of_file, products_of, write_completion
 from mpipipe.run.context import RunContext
-from mpipipe.run.execute import Executor
+from mpipipe.run.execute import TaskRunner
 from mpipipe.run.ledger import Ledger
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan, Task, load_run
+from mpipipe.run.publish import publish_tables
 from mpipipe.store.checksums import write_json_atomically
-from mpipipe.store.columns import decode_tables
-from mpipipe.store.hdf5 import publish_catalogue
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter
+from mpipipe.trace import events, log
 
 
 @dataclass
@@ -47,17 +43,23 @@ class RunResult:
 
     Attributes
     ----------
+    is_master
+        Whether this is rank 0, which reports.
     outcomes
         Phase to number of tasks by label of outcome.
     interrupted
         Whether it was asked to stop; what is committed stays, `resume` goes on.
     n_resumed
         Tasks whose committed results of earlier incarnations were taken over.
+    n_products
+        Files listed in the completion record.
     """
 
+    is_master: bool = True
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
     interrupted: bool = False
     n_resumed: int = 0
+    n_products: int = 0
 
     @property
     def has_failures(self) -> bool:
@@ -66,12 +68,11 @@ class RunResult:
         return any(set(counts) - fine for counts in self.outcomes.values())
 
 
-def drive(
-    layout: RunLayout,
-    make: Callable[[], Plan] | None,
-    *,
-    quiet: bool = False,
-) -> RunResult:
+class FailedOnMasterError(MpipipeError):
+    """Rank 0 has failed and says why; the other ranks end with it, silently."""
+
+
+def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = False) -> RunResult:
     """Run all phases of a plan. Collective: every rank of the launcher calls it alike.
 
     Parameters
@@ -79,62 +80,88 @@ def drive(
     layout
         The run folder.
     make
-        Makes and saves the plan, on rank 0 only; None resumes the plan that is there.
+        Makes and saves the plan, called on rank 0 only; None resumes the plan that is there.
     quiet
         Show no progress.
 
     Raises
     ------
     MpipipeError
-        On every rank alike if the run can not start; the message on rank 0 tells why.
+        If the run can not start or end: on rank 0 with the reason, on the others as
+        `FailedOnMasterError`. It leaves the ranks in order, so that nothing hangs or aborts.
     """
-    with launch(Executor(layout.root)) as ranks:
-        incarnation = on_master(ranks, lambda: _begin(layout, make, ranks))
-        context, plan = load_run(layout)
-        result = RunResult()
-        ledger = Ledger.read(layout, plan, context.config)
-        result.n_resumed = len(ledger.finished)
-        with RecordWriter(layout.record_file(incarnation, ranks.world.rank)) as writer:
-            for phase in plan.phases:
-                _run_phase(ranks, phase, plan, context, ledger, writer, result, quiet=quiet)
-                if result.interrupted:
-                    return result
-        _finish(ranks, layout, plan, context, result)
-        return result
-
-
-def on_master(ranks: Ranks, function: Callable[[], int]) -> int:
-    """Call `function` on rank 0 and give its number to all; its error ends all ranks alike.
-
-    Raises
-    ------
-    MpipipeError
-        The error itself on rank 0, an empty one on the others.
-    """
-    error: MpipipeError | None = None
-    value = -1
-    if ranks.world.rank == 0:
+    result = RunResult()
+    failure: MpipipeError | None = None
+    with launch(TaskRunner(layout)) as ranks:
+        result.is_master = ranks.world.is_master
         try:
-            value = function()
-        except MpipipeError as caught:
-            error = caught
-    answer = ranks.world.broadcast(b"" if error is not None else str(value).encode())
-    if error is not None:
-        raise error
+            _drive(ranks, layout, make, result, quiet=quiet)
+        except _AgreedError as error:
+            failure = error.cause
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _drive(
+    ranks: Ranks,
+    layout: RunLayout,
+    make: Callable[[], None] | None,
+    result: RunResult,
+    *,
+    quiet: bool,
+) -> None:
+    incarnation = _on_master(ranks, lambda: _begin(layout, make, ranks))
+    rank = ranks.world.rank
+    log.start(log.LogConfig(str(log.log_path(layout.logs, rank)), layout.root.name, rank))
+    events.start(layout.trace / f"{incarnation:04d}", rank)
+    context, plan = load_run(layout)
+    ledger = Ledger.read(layout, plan)
+    finished = ledger.usable()
+    result.n_resumed = len(finished)
+    with RecordWriter(layout.record_file(incarnation, rank)) as writer:
+        for phase in plan.phases:
+            tasks = plan.in_phase(phase)
+            specs = [_spec(task, context) for task in tasks if task.id not in finished]
+            report = _run_phase(ranks, phase, plan, specs, writer, context, quiet=quiet)
+            earlier = [finished[task.id] for task in tasks if task.id in finished]
+            result.outcomes[phase] = _counts(report, earlier)
+            result.interrupted = report.interrupted
+            if report.interrupted:
+                return
+    ledger = Ledger.read(layout, plan)
+    names = publish_tables(ranks.world, layout, ledger, plan)
+    result.n_products = _on_master(ranks, lambda: _complete(layout, ledger, names, result))
+
+
+# -- the master's part ----------------------------------------------------------------------------
+
+
+class _AgreedError(Exception):
+    """An error that all ranks know of: they leave together."""
+
+    def __init__(self, cause: MpipipeError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _on_master(ranks: Ranks, function: Callable[[], int]) -> int:
+    """Call `function` on rank 0 and give its number to all; its error ends all ranks alike."""
+    failure: MpipipeError | None = None
+    answer: bytes | None = None
+    if ranks.world.is_master:
+        try:
+            answer = str(function()).encode()
+        except MpipipeError as error:
+            failure, answer = error, b""
+    answer = ranks.world.broadcast(answer)
     if not answer:
-        raise FailedOnMaster
+        raise _AgreedError(failure or FailedOnMasterError("rank 0 has ended the run"))
     return int(answer)
 
 
-class FailedOnMaster(MpipipeError):
-    """Rank 0 has failed and says why; the other ranks end with it, silently."""
-
-    def __init__(self) -> None:
-        super().__init__("rank 0 has ended the run")
-
-
-def _begin(layout: RunLayout, make: Callable[[], Plan] | None, ranks: Ranks) -> int:
-    """Rank 0: plan and provenance are in the run folder; the number of this incarnation."""
+def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> int:
+    """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
         make()
     elif not layout.plan.exists():
@@ -144,7 +171,7 @@ def _begin(layout: RunLayout, make: Callable[[], Plan] | None, ranks: Ranks) -> 
     layout.completion.unlink(missing_ok=True)
     incarnation = max(layout.incarnations(), default=0) + 1
     layout.record_file(incarnation, 0).parent.mkdir(parents=True)
-    facts: dict[str, Any] = {
+    facts = {
         "incarnation": incarnation,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "ranks": ranks.world.size,
@@ -158,26 +185,39 @@ def _begin(layout: RunLayout, make: Callable[[], Plan] | None, ranks: Ranks) -> 
     return incarnation
 
 
+def _complete(layout: RunLayout, ledger: Ledger, tables: list[str], result: RunResult) -> int:
+    products: list[Product] = []
+    for task_id in sorted(ledger.best):
+        if (rows := ledger.tables(task_id).get("products")) is not None:
+            products += products_of(rows)
+    for name in tables:
+        relative = layout.relative(layout.catalogue(name))
+        products.append(product_of_file("catalogue", layout, relative))
+    write_completion(layout, products, result.outcomes)
+    return len(products)
+
+
+# -- a phase --------------------------------------------------------------------------------------
+
+
 def _run_phase(
     ranks: Ranks,
     phase: str,
     plan: Plan,
-    context: RunContext,
-    ledger: Ledger,
+    specs: list[TaskSpec],
     writer: RecordWriter,
-    result: RunResult,
+    context: RunContext,
     *,
     quiet: bool,
-) -> None:
-    tasks = [task for task in plan.tasks if task.phase == phase]
-    open_tasks = [task for task in tasks if task.id not in ledger.finished]
+) -> PhaseReport:
+    def commit(result: TaskResult) -> None:
+        with events.span("commit", phase, len(result.payload)):
+            meta = result.outcome.to_json()
+            kind = int(result.outcome.kind)
+            writer.append(phase, result.task_id, result.attempt, kind, result.payload, meta)
 
-    def commit(done: TaskResult) -> None:
-        writer.append(done)
-
-    specs = [_spec(task, context) for task in open_tasks]
-    label = PHASES[phase].title
-    progress = None if quiet else Progress(label)
+    names = {task.id: task.label for task in plan.in_phase(phase)}
+    progress = None if quiet else make_progress(names.__getitem__)
     attempts = context.config.scheduling.attempts
     policy = Policy(
         attempts={
@@ -186,59 +226,20 @@ def _run_phase(
             OutcomeKind.LOST: attempts,
         }
     )
-    report = ranks.run_phase(phase, specs, commit, progress, policy=policy)
-    counts = {kind.label: n for kind, n in report.counts.items()}
-    for task in tasks:
-        if task.id in ledger.finished:
-            earlier = ledger.finished[task.id].label
-            counts[earlier] = counts.get(earlier, 0) + 1
-    result.outcomes[phase] = counts
-    result.interrupted = report.interrupted
+    return ranks.run_phase(phase, specs, commit, progress, policy=policy)
 
 
 def _spec(task: Task, context: RunContext) -> TaskSpec:
-    numbers = {detector.name: detector.number for detector in context.camera.detectors}
     return TaskSpec(
         task.id,
         cost=task.cost_s,
-        affinity=numbers.get(task.ccd, 0),
+        affinity=context.camera.detector(task.ccd).number,
         deadline_s=context.config.scheduling.deadline,
     )
 
 
-def _finish(
-    ranks: Ranks, layout: RunLayout, plan: Plan, context: RunContext, result: RunResult
-) -> None:
-    """Publish every table from the records, then write the completion record."""
-    ledger = Ledger.read(layout, plan, context.config)
-    tables = sorted({name for phase in plan.phases for name in PHASES[phase].tables})
-    for name in tables:
-        publish_catalogue(
-            ranks.world,
-            layout.catalogue(name),
-            PHASES.schema(name),
-            _rows_of(ledger, name, plan, ranks.world.rank, ranks.world.size),
-        )
-    on_master(ranks, lambda: _complete(layout, ledger, tables, result))
-
-
-def _rows_of(
-    ledger: Ledger, table: str, plan: Plan, rank: int, size: int
-) -> Iterable[tuple[int, np.ndarray]]:
-    """(task id, rows) of this rank's share of the tasks that have rows in `table`."""
-    raise NotImplementedError
-
-
-def _complete(layout: RunLayout, ledger: Ledger, tables: list[str], result: RunResult) -> int:
-    products: list[Product] = []
-    for task_id in sorted(ledger.finished):
-        rows = decode_tables(ledger.payload(task_id))
-        products += products_of(rows["products"])
-    for name in tables:
-        relative = layout.relative(layout.catalogue(name))
-        products.append(product_of_file("catalogue", layout, relative))
-    write_completion(layout, products, result.outcomes)
-    return len(products)
-
-
-__all__ = ["FailedOnMaster", "Path", "RunResult", "drive", "on_master"]
+def _counts(report: PhaseReport, earlier: list[OutcomeKind]) -> dict[str, int]:
+    counts = {kind.label: number for kind, number in report.counts.items()}
+    for kind in earlier:
+        counts[kind.label] = counts.get(kind.label, 0) + 1
+    return counts

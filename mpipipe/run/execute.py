@@ -8,35 +8,37 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from mpipipe.data.errors import BadDataError, NoWorkError, OutputError
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.tasks import TaskReport
 from mpipipe.run.context import RunContext, TaskResultTables
+from mpipipe.run.phases import PHASES
+from mpipipe.run.plan import Task, load_run
+from mpipipe.store.columns import encode_columns
 from mpipipe.store.layout import RunLayout
+from mpipipe.trace import log
 
-TaskFunction = Callable[..., TaskResultTables]
+TaskFunction = Callable[[Task, RunContext], TaskResultTables]
 
 
-class Executor:
+class TaskRunner:
     """Runs tasks of one run by phase and id.
 
     Parameters
     ----------
-    root
+    layout
         The run folder.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.layout = RunLayout.at(root)
-        self._loaded: tuple[RunContext, dict[int, object]] | None = None
+    def __init__(self, layout: RunLayout) -> None:
+        self.layout = layout
+        self._loaded: tuple[RunContext, dict[int, Task]] | None = None
 
-    def _load(self) -> tuple[RunContext, dict[int, object]]:
+    def _load(self) -> tuple[RunContext, dict[int, Task]]:
         if self._loaded is None:
-            from mpipipe.run.plan import load_run
-
             context, plan = load_run(self.layout)
+            context.on_stage = log.set_stage
             self._loaded = context, {task.id: task for task in plan.tasks}
         return self._loaded
 
@@ -48,18 +50,18 @@ class Executor:
         TaskReport
             The outcome, and the tables of the task as encoded columns.
         """
-        from mpipipe.run.phases import PHASES
-        from mpipipe.store.columns import encode_tables
-
         context, tasks = self._load()
+        task = tasks[task_id]
         context.times.clear()
-        context.stage = "start"
-        result = guarded(PHASES[phase].function, tasks[task_id], context)
+        context.enter("start")
+        with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):
+            result = guarded(PHASES[phase].function, task, context)
+            _report(result.outcome, task)
         tables = result.tables | {"products": result.products, "stages": context.take_times()}
-        return TaskReport(result.outcome, encode_tables(tables))
+        return TaskReport(result.outcome, encode_columns(tables))
 
 
-def guarded(function: TaskFunction, task: object, context: RunContext) -> TaskResultTables:
+def guarded(function: TaskFunction, task: Task, context: RunContext) -> TaskResultTables:
     """Call a task function; turn every exception into an outcome that names the stage."""
     try:
         return function(task, context)
@@ -75,3 +77,17 @@ def guarded(function: TaskFunction, task: object, context: RunContext) -> TaskRe
         kind, reason = OutcomeKind.FAILED, f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
     return TaskResultTables(outcome=Outcome(kind, reason, context.stage, trace))
+
+
+def _report(outcome: Outcome, task: Task) -> None:
+    """Say in the log how the task ended; what is odd stands on a line of its own."""
+    logger = log.get_logger(__name__)
+    for warning in outcome.warnings:
+        logger.warning("%s", warning)
+    if outcome.kind.is_success or outcome.kind is OutcomeKind.PARTIAL:
+        logger.info("%s: %s", task.label, outcome.kind.label)
+    else:
+        stage = f" in {outcome.stage}" if outcome.stage else ""
+        logger.error("%s: %s%s: %s", task.label, outcome.kind.label, stage, outcome.reason)
+    if outcome.traceback:
+        logger.error("%s", outcome.traceback)

@@ -5,13 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpipipe.data.outcome import OutcomeKind
-from mpipipe.run.plan import Plan
-from mpipipe.store.layout import RunLayout
-from mpipipe.store.records import Record, read_payload, scan_records
+import numpy as np
 
-FINAL = frozenset({OutcomeKind.DONE, OutcomeKind.PARTIAL, OutcomeKind.NO_WORK, OutcomeKind.BAD_DATA})
-"""Outcomes that are not tried again by a later incarnation."""
+from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.run.completion import fault_of, products_of
+from mpipipe.run.plan import Plan
+from mpipipe.store.columns import decode_columns
+from mpipipe.store.layout import RunLayout
+from mpipipe.store.records import Record, RecordReader
+
+FINAL = frozenset(
+    {OutcomeKind.DONE, OutcomeKind.PARTIAL, OutcomeKind.NO_WORK, OutcomeKind.BAD_DATA}
+)
+"""Outcomes that a later incarnation takes over as they are."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the record of an attempt stands, and how it ended."""
+
+    file: Path
+    offset: int
+    outcome: Outcome
 
 
 @dataclass
@@ -21,40 +36,51 @@ class Ledger:
     Attributes
     ----------
     best
-        Task id to its best record and the file it stands in. Of several attempts the final ones
-        win, then the earliest (incarnation, attempt): a rule of content, not of arrival.
+        Task id to its best record. Of several attempts a final one wins, then the earliest
+        (incarnation, rank file, position): both would give the same bits.
+    damage
+        What was passed over in the record files, a line each.
     """
 
-    best: dict[int, tuple[Path, Record]] = field(default_factory=dict)
+    layout: RunLayout
+    best: dict[int, Entry] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, layout: RunLayout, plan: Plan) -> Ledger:
-        """Read the headers of all records; payloads stay on disk until asked for."""
-        ids = {task.id for task in plan.tasks}
-        ledger = cls()
+        """Read all record files; the tables stay on disk until asked for."""
+        phases = {task.id: task.phase for task in plan.tasks}
+        ledger = cls(layout)
         for incarnation in layout.incarnations():
             folder = layout.record_file(incarnation, 0).parent
             for file in sorted(folder.glob("rank-*.records")):
-                for record in scan_records(file):
-                    if record.task_id in ids:
-                        ledger._offer(file, record)
+                with RecordReader(file) as reader:
+                    for record in reader:
+                        if phases.get(record.task_id) == record.phase:
+                            ledger._offer(file, record)
+                    ledger.damage += [f"{file.name}: {d.reason}" for d in reader.damage]
         return ledger
 
     def _offer(self, file: Path, record: Record) -> None:
         held = self.best.get(record.task_id)
-        if held is None or (held[1].kind not in FINAL and record.kind in FINAL):
-            self.best[record.task_id] = (file, record)
+        if held is None or (held.outcome.kind not in FINAL and record.kind in FINAL):
+            outcome = Outcome.from_json(record.meta)
+            self.best[record.task_id] = Entry(file, record.offset, outcome)
 
-    @property
-    def finished(self) -> dict[int, OutcomeKind]:
-        """Tasks with a final outcome."""
-        return {
-            task_id: OutcomeKind(record.kind)
-            for task_id, (_, record) in self.best.items()
-            if record.kind in FINAL
-        }
+    def usable(self) -> dict[int, OutcomeKind]:
+        """Tasks with a final outcome whose files are all there and as they were written."""
+        found: dict[int, OutcomeKind] = {}
+        for task_id, entry in self.best.items():
+            if entry.outcome.kind not in FINAL:
+                continue
+            rows = self.tables(task_id).get("products")
+            if rows is None or not any(fault_of(self.layout, p) for p in products_of(rows)):
+                found[task_id] = entry.outcome.kind
+        return found
 
-    def payload(self, task_id: int) -> bytes:
-        """What the best attempt at a task gave back."""
-        file, record = self.best[task_id]
-        return read_payload(file, record)
+    def tables(self, task_id: int) -> dict[str, np.ndarray]:
+        """The tables that the best attempt at a task gave; empty if it died without any."""
+        entry = self.best[task_id]
+        with RecordReader(entry.file) as reader:
+            payload = reader.at(entry.offset).payload
+        return decode_columns(payload)[0] if payload else {}

@@ -35,8 +35,8 @@ def write_exposure(
     provenance: Mapping[str, str],
     compression: Compression = "quantized",
     quantize_level: float = 16.0,
-) -> None:
-    """Write an exposure.
+) -> str:
+    """Write an exposure; return the SHA-256 of its file.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def write_exposure(
                 header[f"HIERARCH {key}"] = (bit, mask_planes.PLANES[key[3:]])
         hdus.append(_plane_hdu(name, plane, header, compression, quantize_level))
     hdus.append(_provenance_hdu(provenance))
-    write_fits_atomically(path, fits.HDUList(hdus))
+    return write_fits_atomically(path, fits.HDUList(hdus))
 
 
 def _primary_header(exposure: Exposure, compression: str, level: float) -> fits.Header:
@@ -218,8 +218,8 @@ def _read_wcs(header: fits.Header) -> Any:
     return WCS(header)
 
 
-def write_channels(path: Path, stack: ChannelStack) -> None:
-    """Write the channels of one snap after isr: a cube of image, mask and variance each.
+def write_channels(path: Path, stack: ChannelStack) -> str:
+    """Write the channels of one snap after isr, a cube a plane; return the SHA-256.
 
     Raises
     ------
@@ -239,13 +239,13 @@ def write_channels(path: Path, stack: ChannelStack) -> None:
     planes = {"IMAGE": stack.image, "MASK": stack.mask, "VARIANCE": stack.variance}
     hdus = [fits.PrimaryHDU(header=header)]
     hdus += [fits.ImageHDU(plane, name=name) for name, plane in planes.items() if plane is not None]
-    write_fits_atomically(path, fits.HDUList(hdus))
+    return write_fits_atomically(path, fits.HDUList(hdus))
 
 
 def write_background(
     path: Path, background: Background, info: FrameInfo, *, provenance: Mapping[str, str]
-) -> None:
-    """Write a background: the levels at its nodes and the sky noise in its cells.
+) -> str:
+    """Write a background, its levels at the nodes and the sky noise; return the SHA-256.
 
     Raises
     ------
@@ -263,9 +263,8 @@ def write_background(
     for hdu in (level, sigma):
         hdu.header["BUNIT"] = "electron"
     primary = fits.PrimaryHDU(header=header)
-    write_fits_atomically(
-        path, fits.HDUList([primary, level, sigma, _provenance_hdu(provenance)])
-    )
+    hdus = [primary, level, sigma, _provenance_hdu(provenance)]
+    return write_fits_atomically(path, fits.HDUList(hdus))
 
 
 def read_background(path: Path) -> Background:

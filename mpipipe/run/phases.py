@@ -1,0 +1,43 @@
+"""The phases of a run: what a task of each does, and which tables it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mpipipe.data.schema import SDQA, Schema
+from mpipipe.data.src import SNAP_SOURCE, SRC
+from mpipipe.run import masters
+from mpipipe.run.calibrate import calibrate
+from mpipipe.run.context import RunContext, TaskResultTables
+from mpipipe.run.plan import Task
+
+
+@dataclass(frozen=True)
+class Phase:
+    """All tasks of one kind.
+
+    Attributes
+    ----------
+    function
+        Runs one task.
+    tables
+        The tables it gives, which are published as catalogues.
+    title
+        What people read.
+    """
+
+    function: Callable[[Task, RunContext], TaskResultTables]
+    tables: tuple[Schema, ...]
+    title: str
+
+
+PHASES: Mapping[str, Phase] = {
+    "bias": Phase(masters.bias, (SDQA,), "master bias"),
+    "gain": Phase(masters.gain, (SDQA,), "gain and read noise by photon transfer"),
+    "dark": Phase(masters.dark, (SDQA,), "master dark"),
+    "flat": Phase(masters.flat, (SDQA,), "master flat"),
+    "normalise": Phase(masters.normalise, (SDQA,), "flats normalised over the camera"),
+    "defects": Phase(masters.defects, (SDQA,), "defects"),
+    "calibrate": Phase(calibrate, (SRC, SNAP_SOURCE, SDQA), "isr, ca, cs and sfm"),
+}

@@ -1,0 +1,41 @@
+"""From committed records to catalogues: every table once, rows in the order of tasks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpipipe.data.schema import Schema
+from mpipipe.parallel.world import World
+from mpipipe.run.ledger import Ledger
+from mpipipe.run.phases import PHASES
+from mpipipe.run.plan import Plan
+from mpipipe.store.hdf5 import publish_catalogue
+from mpipipe.store.layout import RunLayout
+
+
+def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) -> list[str]:
+    """Publish every table that the plan's phases give. Collective.
+
+    Each rank takes an equal share of the tasks, whoever ran them, so tables do not depend on
+    the number of ranks or on what happened on the way.
+
+    Returns
+    -------
+    list of str
+        Names of the tables, sorted.
+    """
+    schemas = {schema.name: schema for phase in plan.phases for schema in PHASES[phase].tables}
+    share = sorted(ledger.best)[world.rank :: world.size]
+    for name in sorted(schemas):
+        rows = _rows(ledger, share, schemas[name])
+        publish_catalogue(world, layout.catalogue(name), schemas[name], rows)
+    return sorted(schemas)
+
+
+def _rows(ledger: Ledger, share: list[int], schema: Schema) -> dict[int, np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    for task_id in share:
+        tables = ledger.tables(task_id)
+        if schema.name in tables:
+            found[task_id] = tables[schema.name]
+    return found
