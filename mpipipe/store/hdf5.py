@@ -1,0 +1,394 @@
+"""Catalogues as HDF5 files: one contiguous dataset a column. The only module that imports h5py.
+
+Which calls are collective: `publish_catalogue` is, in the sense that every rank must call it. Of
+HDF5's own calls none is: the file is created by rank 0 with the plain driver and closed before any
+other rank opens it, and then every rank writes its slices through a handle of its own (the mpio
+driver on COMM_SELF), so a rank that dies takes no other rank's file down with it. Creation fixes
+all metadata: early allocation, no fill, no times, no filters. What remains is data at fixed places,
+so the file has the same bits whoever writes them. Where h5py was built without MPI, a rank writes
+to those places directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mpipipe.data.errors import BadDataError, MpipipeError, OutputError
+from mpipipe.data.schema import Column, Schema
+
+FORMAT_VERSION = 1
+_ALIGN_FROM, _ALIGN = 1 << 16, 1 << 12
+_lock = threading.Lock()
+
+
+class RankGroup(Protocol):
+    """What publishing needs of the ranks; `parallel.world.World` is one."""
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def self_comm(self) -> Any:
+        """MPI's COMM_SELF, or None without MPI."""
+
+    def agree(self, ok: bool) -> bool:
+        """Whether all ranks say `ok`. Collective."""
+
+    def allgather(self, data: bytes) -> list[bytes]:
+        """Everybody's bytes. Collective."""
+
+
+class Alone:
+    """The `RankGroup` of one process."""
+
+    rank = 0
+    size = 1
+    self_comm = None
+
+    def agree(self, ok: bool) -> bool:
+        """What this rank says."""
+        return ok
+
+    def allgather(self, data: bytes) -> list[bytes]:
+        """This rank's bytes."""
+        return [data]
+
+
+def publish_catalogue(
+    ranks: RankGroup,
+    path: Path | str,
+    schema: Schema,
+    tables: Mapping[int, np.ndarray],
+    attributes: Mapping[str, Any] | None = None,
+) -> int:
+    """Write a catalogue whose rows are spread over the ranks. Collective.
+
+    Rows are ordered by task id, then as they stand in their table, so the file does not depend on
+    which rank holds which table.
+
+    Parameters
+    ----------
+    path
+        The file; written as PATH.part, then renamed. One that exists is replaced.
+    schema
+        Columns with units and descriptions.
+    tables
+        Task id to rows (structured, at least the schema's columns) of the tasks of this rank.
+    attributes
+        What JSON can say of the table; the same on every rank. Rank 0's are written.
+
+    Returns
+    -------
+    int
+        Number of rows in the catalogue.
+
+    Raises
+    ------
+    OutputError
+        On every rank, if any of them can not write its part.
+    MpipipeError
+        On every rank, if two tables have the same task id or one lacks a column.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with _all_or_none(ranks, path):
+        columns = {task: _check(schema, rows, task) for task, rows in sorted(tables.items())}
+    starts, n_rows = _places(ranks, {task: len(rows) for task, rows in columns.items()}, path)
+    try:
+        with _all_or_none(ranks, path):
+            if ranks.rank == 0:
+                _create(part, schema, n_rows, attributes or {})
+        with _all_or_none(ranks, path):
+            if any(len(rows) for rows in columns.values()):
+                _write(ranks, part, schema, columns, starts)
+        with _all_or_none(ranks, path):
+            if ranks.rank == 0:
+                os.replace(part, path)
+                _sync(path.parent)
+    except BaseException:
+        if ranks.rank == 0:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise
+    return n_rows
+
+
+def read_schema(path: Path | str) -> Schema:
+    """The schema of a catalogue.
+
+    Raises
+    ------
+    BadDataError
+        If the file is no catalogue.
+    """
+    with _opened(path) as file:
+        return _schema_of(file)
+
+
+def read_attributes(path: Path | str) -> dict[str, Any]:
+    """The attributes that a catalogue was published with."""
+    with _opened(path) as file:
+        return dict(json.loads(file.attrs["attributes"]))
+
+
+def read_catalogue(path: Path | str, columns: Sequence[str] | None = None) -> np.ndarray:
+    """The rows of a catalogue as a structured array.
+
+    Parameters
+    ----------
+    columns
+        Names of the columns to read; None for all.
+
+    Raises
+    ------
+    BadDataError
+        If the file is no catalogue or lacks a column.
+    """
+    with _opened(path) as file:
+        schema = _schema_of(file)
+        known = {column.name: column for column in schema.columns}
+        names = list(known) if columns is None else list(columns)
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise BadDataError(
+                f"has no such column; it has {', '.join(known)}", file=path, key=missing[0]
+            )
+        n_rows = int(file.attrs["n_rows"])
+        rows = np.zeros(n_rows, dtype=[(name, known[name].dtype) for name in names])
+        for name in names:
+            if n_rows:
+                rows[name] = _from_file(file[name][...], rows.dtype[name])
+        return rows
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _all_or_none(ranks: RankGroup, path: Path) -> Iterator[None]:
+    """Let every rank know whether the block went well on all; collective."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    if ranks.agree(error is None):
+        return
+    if error is None:
+        raise OutputError("another rank could not do its part", file=path)
+    if isinstance(error, MpipipeError):
+        raise error
+    raise OutputError(
+        f"can not be written: {error}", file=path, way_out="look at permissions and free space"
+    ) from error
+
+
+def _check(schema: Schema, rows: np.ndarray, task_id: int) -> np.ndarray:
+    """The rows, if they have the columns of the schema in a form that loses nothing."""
+    names = rows.dtype.names or ()
+    for column in schema.columns:
+        if column.name not in names:
+            reason = f"the {schema.name} table of task {task_id} lacks this column"
+            raise MpipipeError(reason, key=column.name)
+        found, wanted = rows.dtype[column.name], np.dtype(column.dtype)
+        if found.shape != wanted.shape or not np.can_cast(found.base, wanted.base, "same_kind"):
+            reason = f"the {schema.name} table of task {task_id} has {found}, not {wanted}"
+            raise MpipipeError(reason, key=column.name)
+    return rows
+
+
+def _places(ranks: RankGroup, lengths: Mapping[int, int], path: Path) -> tuple[dict[int, int], int]:
+    """First row of every task in the catalogue, and the number of rows. Collective."""
+    mine = np.array(list(lengths.items()), dtype="<i8").reshape(-1, 2)
+    everyones = [np.frombuffer(raw, dtype="<i8") for raw in ranks.allgather(mine.tobytes())]
+    found = np.concatenate(everyones).reshape(-1, 2)
+    found = found[np.argsort(found[:, 0], kind="stable")]
+    twice = found[1:][np.diff(found[:, 0]) == 0]
+    if len(twice):
+        raise MpipipeError(f"two tables came from task {twice[0, 0]}", file=path)
+    ends = np.cumsum(found[:, 1])
+    first = ends - found[:, 1]
+    n_rows = int(ends[-1]) if len(ends) else 0
+    return dict(zip(found[:, 0].tolist(), first.tolist(), strict=True)), n_rows
+
+
+def _create(part: Path, schema: Schema, n_rows: int, attributes: Mapping[str, Any]) -> None:
+    """Make the whole file but for the values."""
+    h5py = _h5py()
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()
+    settings = {"alignment_threshold": _ALIGN_FROM, "alignment_interval": _ALIGN}
+    with h5py.File(part, "x", libver=("earliest", "v110"), **settings) as file:
+        file.attrs["format"] = "mpipipe catalogue"
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["table"] = schema.name
+        file.attrs["description"] = schema.description
+        file.attrs["n_rows"] = n_rows
+        file.attrs["columns"] = json.dumps([column.name for column in schema.columns])
+        file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
+        for column in schema.columns:
+            dtype = np.dtype(column.dtype)
+            stored = _stored(dtype)
+            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plist.set_layout(h5py.h5d.CONTIGUOUS)
+            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            plist.set_obj_track_times(False)
+            space = h5py.h5s.create_simple((n_rows, *stored.shape))
+            kind = h5py.h5t.py_create(stored.base, logical=True)
+            h5py.h5d.create(file.id, column.name.encode(), kind, space, dcpl=plist)
+            labels = file[column.name].attrs
+            labels["unit"] = column.unit
+            labels["description"] = column.description
+            labels["ucd"] = column.ucd
+            labels["dtype"] = column.dtype
+        file.flush()
+    _sync(part)
+
+
+def _write(
+    ranks: RankGroup,
+    part: Path,
+    schema: Schema,
+    tables: Mapping[int, np.ndarray],
+    starts: Mapping[int, int],
+) -> None:
+    """Write this rank's rows to their places."""
+    h5py = _h5py()
+    runs = _runs(tables, starts)
+    has_mpio = ranks.self_comm is not None and h5py.get_config().mpi
+    if ranks.size > 1 and not has_mpio:
+        _write_directly(part, schema, runs)
+        return
+    driver = {"driver": "mpio", "comm": ranks.self_comm} if has_mpio else {}
+    with h5py.File(part, "r+", **driver) as file:
+        for column in schema.columns:
+            dataset = file[column.name]
+            for start, rows in runs:
+                values = _to_file(rows, column)
+                dataset[start : start + len(values)] = values
+    _sync(part)
+
+
+def _write_directly(
+    part: Path, schema: Schema, runs: Sequence[tuple[int, Sequence[np.ndarray]]]
+) -> None:
+    """Write this rank's rows without HDF5: handles of a serial HDF5 would disturb each other."""
+    h5py = _h5py()
+    with h5py.File(part, "r", locking=False) as file:
+        offsets = {column.name: file[column.name].id.get_offset() for column in schema.columns}
+    fd = os.open(part, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for column in schema.columns:
+            for start, rows in runs:
+                values = np.ascontiguousarray(_to_file(rows, column))
+                data = memoryview(values.reshape(-1).view(np.uint8).data)
+                place = offsets[column.name] + start * (len(data) // len(values))
+                while data:
+                    count = os.pwrite(fd, data, place)
+                    data, place = data[count:], place + count
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _runs(
+    tables: Mapping[int, np.ndarray], starts: Mapping[int, int]
+) -> list[tuple[int, list[np.ndarray]]]:
+    """Tables that follow each other in the catalogue, together: (first row, tables)."""
+    runs: list[tuple[int, list[np.ndarray]]] = []
+    end = -1
+    for task_id, rows in tables.items():
+        if not len(rows):
+            continue
+        if starts[task_id] == end:
+            runs[-1][1].append(rows)
+        else:
+            runs.append((starts[task_id], [rows]))
+        end = starts[task_id] + len(rows)
+    return runs
+
+
+def _stored(dtype: np.dtype) -> np.dtype:
+    """How a column is stored: little-endian; text as UTF-8 in a fixed number of bytes."""
+    base = dtype.base
+    if base.kind == "U":  # four bytes a character, as many as UTF-8 can need
+        base = np.dtype(f"S{max(base.itemsize, 1)}")
+    elif base.kind not in "biufcS":
+        raise OutputError(f"a column of dtype {dtype} can not be stored")
+    return np.dtype((base.newbyteorder("<"), dtype.shape))
+
+
+def _to_file(tables: Sequence[np.ndarray], column: Column) -> np.ndarray:
+    """The values of a column as they are stored."""
+    dtype = np.dtype(column.dtype)
+    found = []
+    for rows in tables:
+        values = rows[column.name]
+        if dtype.base.kind == "U" and values.dtype.kind == "U":
+            values = np.strings.encode(values, "utf-8")
+        found.append(np.asarray(values).astype(_stored(dtype).base, copy=False))
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _from_file(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The values of a column as they were handed over."""
+    if dtype.base.kind == "U":
+        return np.strings.decode(values, "utf-8")
+    return values
+
+
+def _sync(path: Path) -> None:
+    """Make a file or folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    """A catalogue, opened for reading; HDF5's errors become ours."""
+    h5py = _h5py()
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("format") != "mpipipe catalogue":
+                raise BadDataError("is HDF5, but no catalogue of mpipipe", file=path)
+            yield file
+    except (OSError, KeyError, ValueError) as error:
+        raise BadDataError(f"can not be read as a catalogue: {error}", file=path) from error
+
+
+def _schema_of(file: Any) -> Schema:
+    columns = []
+    for name in json.loads(file.attrs["columns"]):
+        labels = file[name].attrs
+        fields = (str(labels[key]) for key in ("dtype", "unit", "description", "ucd"))
+        columns.append(Column(name, *fields))
+    return Schema(str(file.attrs["table"]), str(file.attrs["description"]), tuple(columns))
+
+
+def _h5py() -> Any:
+    """The h5py module, imported when it is needed, without starting MPI."""
+    with _lock:
+        # A parallel h5py imports mpi4py, which would start MPI where nobody asked for it.
+        os.environ.setdefault("MPI4PY_RC_INITIALIZE", "0")
+        import h5py
+    return h5py
