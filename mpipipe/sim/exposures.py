@@ -1,0 +1,295 @@
+"""One exposure of one CCD: bias, dark, flat, or all snaps of a visit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpipipe.sim import cosmic_rays
+from mpipipe.sim.astrometry import CcdWcs, FocalPlane, focal_plane, true_wcs
+from mpipipe.sim.detector import brighter_fatter, dark_rate, full_well_map, response, spill
+from mpipipe.sim.instrument import make_chip, make_instrument
+from mpipipe.sim.optics import Psf, cloud_transmission, make_psf
+from mpipipe.sim.readout import read_out
+from mpipipe.sim.render import add_galaxies, add_stars, add_streak
+from mpipipe.sim.seeds import generator
+from mpipipe.sim.sky import GALAXY, magnitudes_at, objects_around, positions_at
+from mpipipe.sim.survey import Survey
+from mpipipe.sim.visits import Visit, plan_visit
+
+FLAT_TIME = 5.0
+"""Exposure time of flats, seconds."""
+
+_MARGIN = 150.0
+"""Sources this far outside a CCD still shine into it, pixels; brighter ones reach further."""
+
+_STREAK_SEEN = 0.5
+"""A pixel with more light of a satellite than this, electrons, counts as crossed."""
+
+Rays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The objects that shine onto a CCD in a visit.
+
+    Attributes
+    ----------
+    rows
+        Their rows of `sky.OBJECTS`.
+    ra, dec
+        Position at the time of the visit, degrees.
+    x, y
+        Zero-based pixels.
+    mag, flux
+        True magnitude, and electrons per second on a pixel of unit response.
+    """
+
+    rows: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    mag: np.ndarray
+    flux: np.ndarray
+
+
+@dataclass(frozen=True)
+class VisitTruth:
+    """What was simulated in one visit of one CCD.
+
+    Attributes
+    ----------
+    expected
+        (ny, nx) float32 electrons of all snaps: sources and sky on pixels of unit response.
+    sky
+        Electrons per pixel of all snaps at the field's centre.
+    rays
+        Cosmic rays of each snap: y, x, charge.
+    state
+        (n_snaps, ny, nx) uint8: 1 full, 2 reached by a bleed, 4 crossed by a satellite.
+    """
+
+    visit: Visit
+    wcs: CcdWcs
+    psfs: tuple[Psf, ...]
+    sources: Sources
+    expected: np.ndarray
+    sky: float
+    rays: tuple[Rays, ...]
+    state: np.ndarray
+
+
+def bias_frame(survey: Survey, ccd: str, number: int) -> list[np.ndarray]:
+    """The raw images of one bias frame."""
+    charge = np.zeros(make_chip(survey, ccd).shape, dtype=np.float32)
+    return read_out(survey, ccd, charge, "bias", number)
+
+
+def dark_frame(survey: Survey, ccd: str, number: int) -> list[np.ndarray]:
+    """The raw images of one dark."""
+    mean = dark_rate(survey, ccd) * np.float32(survey.dark_time)
+    return _calibration(survey, ccd, mean, survey.dark_time, "dark", number)
+
+
+def flat_frame(survey: Survey, ccd: str, band: str, level: float, number: int) -> list[np.ndarray]:
+    """The raw images of one flat; all CCDs see the same lamp."""
+    lamp = 1.0 + survey.lamp_jitter * generator(survey.seed, "lamp", band, number).normal()
+    mean = response(survey, ccd, band) * np.float32(level * lamp)
+    mean += dark_rate(survey, ccd) * np.float32(FLAT_TIME)
+    return _calibration(survey, ccd, mean, FLAT_TIME, "flat", band, number)
+
+
+def _calibration(
+    survey: Survey, ccd: str, mean: np.ndarray, seconds: float, *key: object
+) -> list[np.ndarray]:
+    chip = make_chip(survey, ccd)
+    charge = _photons(mean, generator(survey.seed, "photons", ccd, *key))
+    y, x, extra = cosmic_rays.hits(
+        survey, chip.detector, chip.shape, chip.kind.pixel_size_um, seconds, *key
+    )
+    charge[y, x] += extra
+    spill(charge, full_well_map(survey, chip))
+    return read_out(survey, ccd, charge, *key)
+
+
+def simulate_visit(
+    survey: Survey, ccd: str, index: int
+) -> tuple[list[list[np.ndarray]], VisitTruth]:
+    """All snaps of one visit on one CCD.
+
+    Returns
+    -------
+    raw
+        The raw images of every snap.
+    truth
+        What went into them.
+    """
+    instrument = make_instrument(survey)
+    chip = make_chip(survey, ccd)
+    visit = plan_visit(survey, index, instrument.n_snaps)
+    place = focal_plane(instrument.camera, chip.detector, instrument.detectors, survey)
+    wcs = true_wcs(place, survey, visit)
+    sources = find_sources(survey, visit, place, wcs, chip.shape)
+    sky = _sky_image(visit, place, chip.shape, survey.snap_time)
+    raw, rays, psfs = [], [], []
+    expected = np.zeros(chip.shape, dtype=np.float32)
+    state = np.zeros((instrument.n_snaps, *chip.shape), dtype=np.uint8)
+    light: np.ndarray | None = None
+    for snap in range(instrument.n_snaps):
+        psf = make_psf(survey, instrument.camera, chip.detector, place, visit, snap)
+        psfs.append(psf)
+        if light is None or visit.seeing[snap] != visit.seeing[snap - 1]:
+            light = draw_sources(survey, psf, sources, chip.shape) + sky
+        expected += light
+        mean = light
+        if visit.streak_snap == snap:
+            mean = light + _streak(survey, psf, place, visit, state[snap])
+        hits = cosmic_rays.hits(
+            survey,
+            chip.detector,
+            chip.shape,
+            chip.kind.pixel_size_um,
+            survey.snap_time,
+            "science",
+            visit.number,
+            snap,
+        )
+        rays.append(hits)
+        charge, full = _expose(survey, ccd, visit, snap, mean, hits)
+        state[snap] |= full
+        raw.append(read_out(survey, ccd, charge, "science", visit.number, snap))
+    total_sky = visit.sky * survey.snap_time * instrument.n_snaps
+    return raw, VisitTruth(
+        visit, wcs, tuple(psfs), sources, expected, total_sky, tuple(rays), state
+    )
+
+
+def _expose(
+    survey: Survey, ccd: str, visit: Visit, snap: int, light: np.ndarray, hits: Rays
+) -> tuple[np.ndarray, np.ndarray]:
+    """Charge at the end of a snap, and which pixels are full or reached by a bleed."""
+    chip = make_chip(survey, ccd)
+    mean = light * response(survey, ccd, visit.band)
+    mean += dark_rate(survey, ccd) * np.float32(survey.snap_time)
+    rng = generator(survey.seed, "photons", ccd, "science", visit.number, snap)
+    charge = _photons(mean, rng)
+    if survey.brighter_fatter > 0:
+        charge = brighter_fatter(charge, survey.brighter_fatter)
+    y, x, extra = hits
+    charge[y, x] += extra
+    full = spill(charge, full_well_map(survey, chip))
+    return charge, full
+
+
+def _photons(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Poisson numbers of some mean, float32; by blocks of rows, which bounds memory."""
+    result = np.empty_like(mean)
+    for start in range(0, mean.shape[0], 128):
+        block = np.maximum(mean[start : start + 128], 0.0, dtype=np.float64)
+        result[start : start + 128] = rng.poisson(block)
+    return result
+
+
+def find_sources(
+    survey: Survey, visit: Visit, place: FocalPlane, wcs: CcdWcs, shape: tuple[int, int]
+) -> Sources:
+    """The objects whose light can reach a CCD."""
+    ny, nx = shape
+    ra0, dec0 = wcs.pixel_to_sky(np.array([(nx - 1) / 2.0]), np.array([(ny - 1) / 2.0]))
+    scale = np.sqrt(abs(np.linalg.det(place.matrix)))
+    radius = (0.5 * np.hypot(nx, ny) + _MARGIN) * scale / 60.0
+    rows = objects_around(survey, float(ra0[0]), float(dec0[0]), radius)
+    ra, dec = positions_at(survey, rows, visit.mjd)
+    x, y = wcs.sky_to_pixel(ra, dec)
+    near = (x > -_MARGIN) & (x < nx + _MARGIN) & (y > -_MARGIN) & (y < ny + _MARGIN)
+    rows, ra, dec, x, y = rows[near], ra[near], dec[near], x[near], y[near]
+    x, y = _refracted(survey, visit, wcs, rows, x, y)
+    mag = magnitudes_at(survey, rows, visit.band, visit.mjd)
+    flux = 10.0 ** (-0.4 * (mag - survey.of_band("zero_points", visit.band)))
+    flux *= cloud_transmission(visit, *place.to_unit(x, y))
+    return Sources(rows, ra, dec, x, y, mag, flux)
+
+
+def _refracted(
+    survey: Survey, visit: Visit, wcs: CcdWcs, rows: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions moved towards the zenith by colour."""
+    size = survey.of_band("refraction", visit.band)
+    if size == 0.0:
+        return x, y
+    colour = (rows["mag_g"] - rows["mag_i"]).astype(float) - 1.0
+    amount = size / 3600.0 * np.sqrt(visit.airmass**2 - 1.0) * colour
+    angle = np.radians(visit.zenith_angle)
+    inverse = np.linalg.inv(wcs.cd)
+    step = inverse @ np.array([np.sin(angle), np.cos(angle)])
+    return x + amount * step[0], y + amount * step[1]
+
+
+def draw_sources(
+    survey: Survey, psf: Psf, sources: Sources, shape: tuple[int, int]
+) -> np.ndarray:
+    """Expected electrons of all sources in one snap, (ny, nx) float32."""
+    image = np.zeros(shape, dtype=np.float32)
+    rows, flux = sources.rows, sources.flux * survey.snap_time
+    star = rows["kind"] != GALAXY
+    add_stars(image, psf, sources.x[star], sources.y[star], flux[star])
+    galaxy = ~star
+    rows = rows[galaxy]
+    scale = np.sqrt(abs(np.linalg.det(psf.place.matrix)))
+    # Position angles run from north through east; the CCD may be turned.
+    pixel_from_sky = _rotation_to_pixels(psf.place, sources)
+    angle = np.radians(rows["angle"].astype(float))
+    major = np.stack([np.sin(angle), np.cos(angle)], axis=1) @ pixel_from_sky.T
+    minor = np.stack([-major[:, 1], major[:, 0]], axis=1)
+    axes = np.stack([major, minor * rows["axis_ratio"][:, None]], axis=2)
+    add_galaxies(
+        image,
+        psf,
+        sources.x[galaxy],
+        sources.y[galaxy],
+        flux[galaxy],
+        bulge=rows["bulge"],
+        disk_radius=rows["disk_radius"] / scale,
+        bulge_radius=rows["bulge_radius"] / scale,
+        shape=axes,
+    )
+    return image
+
+
+def _rotation_to_pixels(place: FocalPlane, sources: Sources) -> np.ndarray:
+    """(2, 2) rotation (and reflection) from (east, north) to (x, y), fitted to the sources."""
+    if len(sources.x) < 3:
+        return np.linalg.inv(place.matrix / np.sqrt(np.linalg.det(place.matrix)))
+    east = (sources.ra - sources.ra[0] + 180.0) % 360.0 - 180.0
+    east = east * np.cos(np.radians(sources.dec))
+    design = np.stack([east, sources.dec, np.ones_like(east)], axis=1)
+    fit = np.linalg.lstsq(design, np.stack([sources.x, sources.y], axis=1), rcond=None)[0][:2].T
+    left, _, right = np.linalg.svd(fit)
+    return np.asarray(left @ right)
+
+
+def _sky_image(visit: Visit, place: FocalPlane, shape: tuple[int, int], time: float) -> np.ndarray:
+    """Expected electrons of the sky in one snap, (ny, nx) float32."""
+    x, y = np.arange(shape[1], dtype=float), np.arange(shape[0], dtype=float)
+    u, v = place.to_unit(x[None, :], y[:, None])
+    slope = visit.sky_gradient[0] * u + visit.sky_gradient[1] * v
+    return np.asarray(visit.sky * time * (1.0 + slope), dtype=np.float32)
+
+
+def _streak(
+    survey: Survey, psf: Psf, place: FocalPlane, visit: Visit, state: np.ndarray
+) -> np.ndarray:
+    """Light of a satellite that crosses the field near its centre; marks `state`."""
+    rng = generator(survey.seed, "streak", visit.number)
+    point = 0.2 * place.radius * rng.uniform(-1.0, 1.0, 2)
+    angle = rng.uniform(0.0, np.pi)
+    inverse = np.linalg.inv(place.matrix)
+    centre = np.array(place.centre) + inverse @ (point - np.array([place.u0, place.v0]))
+    direction = inverse @ np.array([np.cos(angle), np.sin(angle)])
+    image = np.zeros(state.shape, dtype=np.float32)
+    turn = float(np.arctan2(direction[1], direction[0]))
+    add_streak(image, psf, float(centre[0]), float(centre[1]), turn, survey.streak_flux)
+    state[image > _STREAK_SEEN] |= 4
+    return image

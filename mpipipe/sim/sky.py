@@ -1,0 +1,229 @@
+"""The sky: stars and galaxies by number counts, with colours, variability and motion.
+
+The sky is made of tiles on the tangent plane of the survey's centre. A tile depends on seed and
+tile number only, so that every process draws the same objects where it needs them, and the cost
+of a CCD does not grow with the survey.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from mpipipe.data.schema import Column, Schema
+from mpipipe.sim.astrometry import gnomonic, inverse_gnomonic
+from mpipipe.sim.seeds import generator
+from mpipipe.sim.survey import BANDS, Survey
+
+TILE = 3.0
+"""Side of a tile, arcmin."""
+
+STAR, GALAXY = 0, 1
+
+OBJECTS = Schema(
+    "objects",
+    "Truth: all objects of the simulated sky at the epoch of the first visit",
+    (
+        Column("id", "i8", "", "identifier", "meta.id;meta.main"),
+        Column("kind", "i2", "", "0 star, 1 galaxy", "src.class"),
+        Column("ra", "f8", "deg", "right ascension at the first visit", "pos.eq.ra"),
+        Column("dec", "f8", "deg", "declination at the first visit", "pos.eq.dec"),
+        Column("pm_ra", "f4", "mas/yr", "proper motion in ra, cos(dec) included", "pos.pm"),
+        Column("pm_dec", "f4", "mas/yr", "proper motion in dec", "pos.pm"),
+        *(
+            Column(f"mag_{band}", "f4", "mag", f"mean AB magnitude in {band}", "phot.mag")
+            for band in BANDS
+        ),
+        Column("amplitude", "f4", "mag", "half range of a sinusoidal variation", "src.var"),
+        Column("period", "f4", "d", "its period", "time.period"),
+        Column("phase", "f4", "", "its phase at the first visit, in periods", ""),
+        Column("bulge", "f4", "", "fraction of light in a de Vaucouleurs bulge", ""),
+        Column("disk_radius", "f4", "arcsec", "half-light radius of the exponential", ""),
+        Column("bulge_radius", "f4", "arcsec", "half-light radius of the bulge", ""),
+        Column("axis_ratio", "f4", "", "minor over major axis", ""),
+        Column("angle", "f4", "deg", "position angle of the major axis, east of north", ""),
+    ),
+)
+
+# Colours along the stellar sequence, from hot to cool; round values after the stellar locus of
+# Covey et al. 2007 (AJ 134, 2398), and for galaxies from late to early type after Fukugita et
+# al. 1995 (PASP 107, 945).
+_STAR_TYPE = np.array([0.0, 0.3, 0.5, 0.7, 1.0])
+_STAR_COLOURS = {
+    "ug": np.array([1.0, 1.2, 2.2, 2.6, 2.7]),
+    "gr": np.array([0.20, 0.45, 1.00, 1.40, 1.50]),
+    "ri": np.array([0.05, 0.15, 0.40, 0.80, 1.80]),
+    "iz": np.array([0.00, 0.05, 0.20, 0.40, 1.00]),
+    "zy": np.array([0.00, 0.02, 0.06, 0.15, 0.45]),
+}
+_GALAXY_TYPE = np.array([0.0, 0.5, 1.0])
+_GALAXY_COLOURS = {
+    "ug": np.array([0.3, 0.8, 1.8]),
+    "gr": np.array([0.25, 0.6, 1.2]),
+    "ri": np.array([0.15, 0.35, 0.6]),
+    "iz": np.array([0.10, 0.20, 0.35]),
+    "zy": np.array([0.05, 0.10, 0.20]),
+}
+
+
+def objects_around(survey: Survey, ra: float, dec: float, radius: float) -> np.ndarray:
+    """All objects of the tiles that come within `radius` of a position.
+
+    Parameters
+    ----------
+    ra, dec
+        Degrees.
+    radius
+        Arcmin.
+
+    Returns
+    -------
+    rows of `OBJECTS`, ordered by tile and number.
+    """
+    xi, eta = gnomonic(np.array([ra]), np.array([dec]), survey.ra, survey.dec)
+    x, y = xi[0] * 60.0, eta[0] * 60.0
+    low_i, high_i = int((x - radius) // TILE), int((x + radius) // TILE)
+    low_j, high_j = int((y - radius) // TILE), int((y + radius) // TILE)
+    tiles = [
+        tile_objects(survey, i, j)
+        for j in range(low_j, high_j + 1)
+        for i in range(low_i, high_i + 1)
+    ]
+    return np.concatenate(tiles)
+
+
+@lru_cache(maxsize=128)
+def tile_objects(survey: Survey, i: int, j: int) -> np.ndarray:
+    """The objects of tile (i, j); tile (0, 0) has the survey's centre at its lower left corner.
+
+    Members of a group can lie a little outside their tile.
+    """
+    rng = generator(survey.seed, "tile", i, j)
+    rows = np.concatenate([_stars(survey, rng), _galaxies(survey, rng)])
+    # Positions came in arcmin within the tile.
+    xi = (rows["ra"] + i * TILE) / 60.0
+    eta = (rows["dec"] + j * TILE) / 60.0
+    rows["ra"], rows["dec"] = inverse_gnomonic(xi, eta, survey.ra, survey.dec)
+    # 2^12 tiles a side are 200 degrees, 2^20 objects fit in the densest tile.
+    rows["id"] = (((j + 2048) << 12 | (i + 2048)) << 20) + np.arange(len(rows))
+    rows.flags.writeable = False
+    return rows
+
+
+def draw_magnitudes(
+    rng: np.random.Generator, n: int, bright: float, faint: float, slope: float
+) -> np.ndarray:
+    """`n` magnitudes between two limits from counts proportional to 10^(slope mag)."""
+    k = slope * np.log(10.0)
+    low, high = np.exp(k * (bright - faint)), 1.0
+    return np.asarray(faint + np.log(low + (high - low) * rng.uniform(size=n)) / k)
+
+
+def expected_count(at: float, pivot: float, bright: float, faint: float, slope: float) -> float:
+    """Number between two magnitudes when counts are `at` per magnitude at `pivot`."""
+    k = slope * np.log(10.0)
+    return float(at / k * (np.exp(k * (faint - pivot)) - np.exp(k * (bright - pivot))))
+
+
+def _stars(survey: Survey, rng: np.random.Generator) -> np.ndarray:
+    limits = (survey.star_mag_min, survey.star_mag_max, survey.star_slope)
+    n = rng.poisson(expected_count(survey.star_density, 20.0, *limits) * TILE**2)
+    rows = OBJECTS.empty(n)
+    rows["kind"] = STAR
+    rows["ra"], rows["dec"] = rng.uniform(0.0, TILE, (2, n))
+    mag = draw_magnitudes(rng, n, *limits)
+    # A blue and a red peak, the red one for the faint ones: halo turn-off and disk dwarfs.
+    red = rng.uniform(size=n) < np.clip(0.3 + 0.06 * (mag - 18.0), 0.2, 0.7)
+    kind = np.where(red, rng.normal(0.75, 0.12, n), rng.normal(0.3, 0.1, n))
+    _set_magnitudes(rows, mag, np.clip(kind, 0, 1), _STAR_TYPE, _STAR_COLOURS, 0.02, rng)
+    rows["pm_ra"], rows["pm_dec"] = rng.normal(0.0, survey.proper_motion, (2, n))
+    varies = rng.uniform(size=n) < survey.variable_fraction
+    amplitude = survey.variable_amplitude * 10 ** rng.normal(0.0, 0.3, n)
+    rows["amplitude"] = np.where(varies, amplitude, 0.0)
+    rows["period"] = 10 ** rng.uniform(-1.0, 2.0, n)
+    rows["phase"] = rng.uniform(size=n)
+    return rows
+
+
+def _galaxies(survey: Survey, rng: np.random.Generator) -> np.ndarray:
+    bright = (survey.galaxy_mag_min, survey.galaxy_break, survey.galaxy_slope)
+    faint = (survey.galaxy_break, survey.galaxy_mag_max, survey.galaxy_slope_faint)
+    at_break = survey.galaxy_density * 10 ** (survey.galaxy_slope * (survey.galaxy_break - 24.0))
+    n_bright = rng.poisson(expected_count(survey.galaxy_density, 24.0, *bright) * TILE**2)
+    n_faint = rng.poisson(expected_count(at_break, survey.galaxy_break, *faint) * TILE**2)
+    n = n_bright + n_faint
+    mag = np.concatenate(
+        [draw_magnitudes(rng, n_bright, *bright), draw_magnitudes(rng, n_faint, *faint)]
+    )
+    rng.shuffle(mag)
+    rows = OBJECTS.empty(n)
+    rows["kind"] = GALAXY
+    rows["ra"], rows["dec"] = _clustered_positions(survey, rng, n)
+    early = rng.uniform(size=n) < survey.bulge_fraction
+    kind = np.clip(np.where(early, rng.normal(0.9, 0.1, n), rng.normal(0.3, 0.2, n)), 0, 1)
+    _set_magnitudes(rows, mag, kind, _GALAXY_TYPE, _GALAXY_COLOURS, 0.05, rng)
+    rows["bulge"] = np.where(early, rng.uniform(0.7, 1.0, n), rng.uniform(0.0, 0.3, n))
+    radius = survey.galaxy_radius * 10 ** (
+        survey.galaxy_radius_slope * (mag - 24.0) + survey.galaxy_radius_scatter * rng.normal(size=n)
+    )
+    rows["disk_radius"] = np.clip(radius, 0.05, 10.0)
+    rows["bulge_radius"] = np.clip(radius * np.where(early, 1.0, 0.4), 0.05, 10.0)
+    rows["axis_ratio"] = np.where(early, rng.uniform(0.5, 1.0, n), rng.uniform(0.2, 1.0, n))
+    rows["angle"] = rng.uniform(0.0, 180.0, n)
+    return rows
+
+
+def _clustered_positions(
+    survey: Survey, rng: np.random.Generator, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in a tile, arcmin: a part at random, the rest in groups."""
+    x, y = rng.uniform(0.0, TILE, (2, n))
+    n_grouped = int(survey.group_fraction * n)
+    n_groups = int(np.ceil(n_grouped / survey.group_members))
+    if n_groups:
+        centre = rng.uniform(0.0, TILE, (2, n_groups))
+        of = rng.integers(0, n_groups, n_grouped)
+        distance = np.minimum(rng.exponential(survey.group_radius, n_grouped), 60.0) / 60.0
+        turn = rng.uniform(0.0, 2.0 * np.pi, n_grouped)
+        x[:n_grouped] = centre[0, of] + distance * np.cos(turn)
+        y[:n_grouped] = centre[1, of] + distance * np.sin(turn)
+    return x, y
+
+
+def _set_magnitudes(
+    rows: np.ndarray,
+    r: np.ndarray,
+    kind: np.ndarray,
+    types: np.ndarray,
+    colours: dict[str, np.ndarray],
+    scatter: float,
+    rng: np.random.Generator,
+) -> None:
+    """Fill in the six magnitudes from r and the place `kind` on a colour sequence."""
+    colour = {
+        name: np.interp(kind, types, knots) + rng.normal(0.0, scatter, len(r))
+        for name, knots in colours.items()
+    }
+    rows["mag_r"] = r
+    rows["mag_g"] = r + colour["gr"]
+    rows["mag_u"] = r + colour["gr"] + colour["ug"]
+    rows["mag_i"] = r - colour["ri"]
+    rows["mag_z"] = r - colour["ri"] - colour["iz"]
+    rows["mag_y"] = r - colour["ri"] - colour["iz"] - colour["zy"]
+
+
+def magnitudes_at(survey: Survey, rows: np.ndarray, band: str, mjd: float) -> np.ndarray:
+    """Magnitudes in a band at a time, variability included."""
+    cycles = (mjd - survey.mjd) / np.maximum(rows["period"], 1e-3) + rows["phase"]
+    return np.asarray(
+        rows[f"mag_{band}"].astype(np.float64) + rows["amplitude"] * np.sin(2.0 * np.pi * cycles)
+    )
+
+
+def positions_at(survey: Survey, rows: np.ndarray, mjd: float) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination at a time, proper motion included, degrees."""
+    years = (mjd - survey.mjd) / 365.25
+    dec = rows["dec"] + rows["pm_dec"] * (years / 3.6e6)
+    ra = rows["ra"] + rows["pm_ra"] * (years / 3.6e6) / np.cos(np.radians(rows["dec"]))
+    return ra, dec

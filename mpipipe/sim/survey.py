@@ -1,0 +1,324 @@
+"""What is to be simulated, as one value: every number of a simulation is a field of `Survey`.
+
+A preset is nothing but a set of changed fields (`PRESETS`): a new kind of survey is data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from mpipipe.data.errors import ConfigError
+
+BANDS = ("u", "g", "r", "i", "z", "y")
+"""Order of all tuples that have one number a band."""
+
+PerBand = tuple[float, float, float, float, float, float]
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All choices behind a simulation. `help_of` gives each field's meaning and unit."""
+
+    preset: str = _option("small", "preset that the options started from")
+    camera: str = _option("sim-small", "built-in camera or camera file")
+    format: str = _option("", "raw format; empty: the camera's own")
+    gzip: bool = _option(False, "compress raw files by gzip, level 1")
+    truth_images: bool = _option(True, "write the noise-free image of every visit and CCD")
+    seed: int = _option(1, "seed of everything that is random")
+
+    # Plan of the observations
+    bands: tuple[str, ...] = _option(("g", "r"), "bands, taken in turn")
+    n_visits: int = _option(6, "visits")
+    n_ccds: int = _option(2, "CCDs, those nearest to the centre of the camera")
+    n_snaps: int = _option(0, "snaps a visit; 0: as the camera has")
+    snap_time: float = _option(15.0, "exposure time of a snap [s]")
+    ra: float = _option(150.1, "centre of the field, right ascension [deg]")
+    dec: float = _option(2.2, "centre of the field, declination [deg]")
+    dither: float = _option(15.0, "pointings scatter in a square of this half side [arcsec]")
+    angle: float = _option(0.0, "position angle of the camera [deg]")
+    angle_scatter: float = _option(0.2, "its scatter from visit to visit [deg]")
+    pointing_error: float = _option(8.0, "error of the header's pointing, rms an axis [arcsec]")
+    header_angle_error: float = _option(0.02, "error of the header's position angle, rms [deg]")
+    mjd: float = _option(60676.1, "start of the first visit, MJD TAI")
+    visit_interval: float = _option(0.004, "from one visit to the next [day]")
+
+    # Atmosphere and sky
+    seeing_min: float = _option(0.7, "best seeing, FWHM of the PSF's core [arcsec]")
+    seeing_max: float = _option(1.0, "worst seeing [arcsec]")
+    snap_seeing_scatter: float = _option(0.0, "relative scatter of the seeing between snaps, rms")
+    sky: float = _option(1.0, "factor on the sky brightness")
+    sky_scatter: float = _option(0.1, "relative scatter of the sky between visits, rms")
+    sky_gradient: float = _option(0.01, "relative change of the sky over the field's radius")
+    sky_rates: PerBand = _option(
+        (1.7, 12.0, 30.0, 42.0, 60.0, 75.0), "sky, ugrizy [electron/s/pixel of 0.2 arcsec]"
+    )
+    zero_points: PerBand = _option(
+        (27.0, 28.4, 28.3, 27.9, 27.5, 26.7), "AB magnitude that gives 1 electron/s, ugrizy"
+    )
+    extinction: PerBand = _option(
+        (0.45, 0.18, 0.10, 0.07, 0.05, 0.05), "loss beyond airmass 1, ugrizy [mag/airmass]"
+    )
+    airmass_min: float = _option(1.0, "least airmass")
+    airmass_max: float = _option(1.3, "largest airmass")
+    refraction: PerBand = _option(
+        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        "differential refraction at 45 deg of zenith, ugrizy [arcsec/mag of g-i]",
+    )
+    clouds: float = _option(0.0, "largest extinction by clouds [mag]")
+    cloud_gradient: float = _option(0.3, "relative change of cloud extinction over the field")
+
+    # Stars
+    star_density: float = _option(1.0, "stars at r = 20 [1/mag/arcmin2]")
+    star_slope: float = _option(0.15, "slope of log10 of star counts [1/mag]")
+    star_mag_min: float = _option(13.5, "brightest star, r [mag]")
+    star_mag_max: float = _option(27.0, "faintest star, r [mag]")
+    variable_fraction: float = _option(0.02, "fraction of stars that vary")
+    variable_amplitude: float = _option(0.3, "median amplitude of variables [mag]")
+    proper_motion: float = _option(8.0, "proper motion of stars, rms an axis [mas/yr]")
+
+    # Galaxies
+    galaxy_density: float = _option(17.0, "galaxies at r = 24 [1/mag/arcmin2]")
+    galaxy_slope: float = _option(0.35, "slope of log10 of galaxy counts [1/mag]")
+    galaxy_break: float = _option(25.0, "magnitude r beyond which the counts flatten [mag]")
+    galaxy_slope_faint: float = _option(0.2, "slope beyond the break [1/mag]")
+    galaxy_mag_min: float = _option(17.0, "brightest galaxy, r [mag]")
+    galaxy_mag_max: float = _option(27.5, "faintest galaxy, r [mag]")
+    galaxy_radius: float = _option(0.35, "median half-light radius at r = 24 [arcsec]")
+    galaxy_radius_slope: float = _option(-0.1, "slope of log10 of the radius [1/mag]")
+    galaxy_radius_scatter: float = _option(0.2, "scatter of the radius [dex]")
+    bulge_fraction: float = _option(0.25, "fraction of galaxies that are bulges (de Vaucouleurs)")
+    group_fraction: float = _option(0.3, "fraction of galaxies that come in groups")
+    group_members: float = _option(6.0, "mean members of a group")
+    group_radius: float = _option(6.0, "scale of groups [arcsec]")
+
+    # Optics
+    core_beta: float = _option(3.5, "Moffat exponent of the PSF's core, a multiple of 0.5")
+    wing_beta: float = _option(2.0, "Moffat exponent of the wings, a multiple of 0.5")
+    wing_fraction: float = _option(0.05, "fraction of the light in the wings")
+    wing_scale: float = _option(1.5, "scale of the wings [FWHM]")
+    coma_fraction: float = _option(0.12, "fraction of the light that coma displaces")
+    coma_shift: float = _option(0.25, "its displacement at the field's corner [FWHM]")
+    ellipticity: float = _option(0.03, "ellipticity at the field's corner")
+    ellipticity_visit: float = _option(0.015, "ellipticity of a whole visit, rms")
+    ellipticity_step: float = _option(0.008, "step of the ellipticity between CCDs, rms")
+    size_variation: float = _option(0.03, "relative change of PSF size to the corner")
+    size_step: float = _option(0.005, "relative step of PSF size between CCDs, rms")
+    distortion: float = _option(3.0, "cubic distortion at the field's corner [arcsec]")
+    ccd_shift: float = _option(0.5, "error of a CCD's place in the camera file, rms [arcsec]")
+    ccd_rotation: float = _option(0.01, "error of a CCD's rotation, rms [deg]")
+    render_floor: float = _option(0.01, "wings are drawn down to this level [electron/pixel]")
+
+    # Response
+    vignetting: float = _option(0.12, "loss of light at the field's corner")
+    pixel_response: float = _option(0.003, "relative scatter of pixel response, rms")
+    doughnuts: float = _option(1.5, "dust shadows [1/Mpixel]")
+    doughnut_depth: float = _option(0.02, "depth of a dust shadow")
+    low_response: float = _option(2e-5, "fraction of pixels with low response")
+    dead_columns: int = _option(2, "dead columns a CCD")
+    dark_current: float = _option(0.03, "dark current [electron/s/pixel]")
+    hot_pixels: float = _option(1e-4, "fraction of hot pixels")
+    hot_rate: float = _option(20.0, "median dark current of hot pixels [electron/s]")
+    full_well: float = _option(1.02, "full well in units of the camera's saturation level")
+    brighter_fatter: float = _option(
+        0.0, "shift of charge between neighbours by their difference [1/electron]"
+    )
+
+    # Read-out
+    gain: float = _option(1.7, "gain where the camera file gives none [electron/adu]")
+    read_noise: float = _option(8.0, "read noise where the camera file gives none [electron]")
+    gain_error: float = _option(0.002, "relative error of the camera file's gains, rms")
+    read_noise_error: float = _option(0.02, "relative error of its read noises, rms")
+    crosstalk_error: float = _option(0.01, "relative error of its crosstalk, rms")
+    bias_level: float = _option(1000.0, "level of the overscan [adu]")
+    bias_pattern: float = _option(3.0, "amplitude of the smooth bias pattern [adu]")
+    bias_columns: float = _option(0.8, "scatter of the bias from column to column, rms [adu]")
+    overscan_drift: float = _option(1.0, "drift of the overscan along rows, rms [adu]")
+    trail: float = _option(1e-3, "deferred charge in the first overscan column, of the last pixel")
+    trail_length: float = _option(1.2, "decay of the deferred charge [pixel]")
+
+    # Passers-by
+    cosmic_rays: float = _option(0.3, "cosmic-ray hits [1/cm2/s]")
+    muon_fraction: float = _option(0.6, "fraction of hits that are straight muons")
+    thickness: float = _option(100.0, "thickness of the silicon [um]")
+    diffusion: float = _option(0.3, "diffusion of their charge, sigma [pixel]")
+    streaks: tuple[int, ...] = _option((), "visits (from 0) that a satellite crosses")
+    streak_flux: float = _option(4000.0, "light of a satellite's trail [electron/pixel of length]")
+
+    # Calibration frames
+    n_bias: int = _option(8, "bias frames")
+    n_dark: int = _option(5, "dark frames")
+    dark_time: float = _option(300.0, "exposure time of darks [s]")
+    flat_levels: tuple[float, ...] = _option(
+        (3e3, 1e4, 2e4, 3.5e4, 5e4), "levels of the flats [electron]"
+    )
+    flats_per_level: int = _option(2, "flats a level and band")
+    lamp_jitter: float = _option(0.002, "relative scatter of the lamp, rms")
+
+    # Reference catalogue
+    reference_mag_min: float = _option(14.0, "brightest reference star, r [mag]")
+    reference_mag_max: float = _option(22.5, "faintest reference star, r [mag]")
+    reference_completeness: float = _option(0.97, "fraction of stars that are in it")
+    reference_position_error: float = _option(5.0, "its error of position, rms an axis [mas]")
+    reference_mag_error: float = _option(0.01, "its error of magnitude, rms [mag]")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def of_band(self, name: str, band: str) -> float:
+        """The number of one band in a per-band field."""
+        value: float = getattr(self, name)[BANDS.index(band)]
+        return value
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {
+        "camera": "sim-tiny",
+        "n_visits": 2,
+        "n_ccds": 2,
+        "bands": ("g", "r"),
+        "star_density": 3.0,
+        "star_mag_min": 14.5,
+        "dither": 5.0,
+        "dead_columns": 1,
+        "distortion": 0.5,
+        "cosmic_rays": 1.0,
+        "n_bias": 5,
+        "n_dark": 4,
+        "flat_levels": (3e3, 1.5e4, 4.5e4),
+    },
+    "small": {
+        "camera": "sim-small",
+        "n_visits": 6,
+        "n_ccds": 2,
+        "bands": ("g", "r"),
+        "streaks": (3,),
+    },
+    "full": {
+        "camera": "sim-full",
+        "n_visits": 2,
+        "n_ccds": 1,
+        "bands": ("r",),
+    },
+}
+"""Preset name to the fields it changes."""
+
+
+def preset(name: str, **changes: Any) -> Survey:
+    """A preset with some fields changed.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown preset or field, or values that make no sense.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}", way_out=f"presets: {', '.join(PRESETS)}")
+    names = {entry.name for entry in dataclasses.fields(Survey)}
+    for key in changes:
+        if key not in names:
+            near = get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]}?" if near else "see mpipipe simulate --options"
+            raise ConfigError("unknown option of the simulator", key=key, way_out=hint)
+    return Survey(**{"preset": name, **PRESETS[name], **changes})
+
+
+def parse_option(key: str, text: str) -> Any:
+    """The value of field `key` written as `text`; tuples are separated by commas.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such field or `text` is no value for it.
+    """
+    types = typing.get_type_hints(Survey)
+    if key not in types:
+        near = get_close_matches(key, types, 1)
+        hint = f"did you mean {near[0]}?" if near else "see mpipipe simulate --options"
+        raise ConfigError("unknown option of the simulator", key=key, way_out=hint)
+    wanted = types[key]
+    try:
+        if typing.get_origin(wanted) is tuple:
+            element = typing.get_args(wanted)[0]
+            return tuple(element(part.strip()) for part in text.split(",") if part.strip())
+        if wanted is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
+        return wanted(text)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{text!r} is no value for it", key=key) from error
+
+
+def help_of(name: str) -> str:
+    """What a field of `Survey` means, with its unit."""
+    for entry in dataclasses.fields(Survey):
+        if entry.name == name:
+            return str(entry.metadata["help"])
+    raise KeyError(name)
+
+
+_AT_LEAST_ONE = ("n_visits", "n_ccds", "snap_time", "group_members", "flats_per_level")
+_POSITIVE = ("seeing_min", "star_slope", "galaxy_slope", "galaxy_slope_faint", "gain", "thickness")
+_POSITIVE += ("diffusion", "full_well", "trail_length", "galaxy_radius", "render_floor", "mjd")
+_FRACTIONS = ("variable_fraction", "bulge_fraction", "group_fraction", "wing_fraction")
+_FRACTIONS += ("coma_fraction", "muon_fraction", "reference_completeness", "hot_pixels")
+_FRACTIONS += ("low_response", "vignetting", "doughnut_depth", "cloud_gradient")
+_ORDERED = (
+    ("seeing_min", "seeing_max"),
+    ("airmass_min", "airmass_max"),
+    ("star_mag_min", "star_mag_max"),
+    ("galaxy_mag_min", "galaxy_break"),
+    ("galaxy_break", "galaxy_mag_max"),
+    ("reference_mag_min", "reference_mag_max"),
+)
+_SIGNED = ("ra", "dec", "angle", "size_variation", "galaxy_radius_slope", "distortion")
+
+
+def _check(survey: Survey) -> None:
+    """Refuse values that can not be simulated."""
+    values = {entry.name: getattr(survey, entry.name) for entry in dataclasses.fields(survey)}
+    for key, value in values.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError("must be finite", key=key)
+            if isinstance(number, int | float) and number < 0 and key not in _SIGNED:
+                raise ConfigError(f"must not be negative, is {number}", key=key)
+    for key in (*_AT_LEAST_ONE, *_POSITIVE):
+        if values[key] < (1 if key in _AT_LEAST_ONE else 1e-12):
+            raise ConfigError(f"must be larger, is {values[key]}", key=key)
+    for key in _FRACTIONS:
+        if values[key] > 1:
+            raise ConfigError(f"is a fraction, must be at most 1, is {values[key]}", key=key)
+    for low, high in _ORDERED:
+        if values[low] > values[high]:
+            raise ConfigError(f"{low} must not exceed {high}", key=low)
+    for key in ("core_beta", "wing_beta"):
+        if values[key] <= 1 or values[key] * 2 != int(values[key] * 2):
+            raise ConfigError("must exceed 1 and be a multiple of 0.5", key=key)
+    for key in ("sky_rates", "zero_points", "extinction", "refraction"):
+        if len(values[key]) != len(BANDS):
+            raise ConfigError(f"needs {len(BANDS)} numbers (ugrizy)", key=key)
+    unknown = set(survey.bands) - set(BANDS)
+    if unknown or not survey.bands:
+        raise ConfigError(
+            f"unknown bands {sorted(unknown)}" if unknown else "no band at all",
+            key="bands",
+            way_out=f"bands: {' '.join(BANDS)}",
+        )
+    if survey.wing_fraction + survey.coma_fraction >= 1:
+        raise ConfigError("wings and coma hold all the light", key="wing_fraction")
+    if survey.airmass_min < 1:
+        raise ConfigError("airmass is at least 1", key="airmass_min")
+    if abs(survey.dec) > 89:
+        raise ConfigError("the simulator stays away from the poles", key="dec")
+    if any(visit >= survey.n_visits for visit in survey.streaks):
+        raise ConfigError(f"there are {survey.n_visits} visits only", key="streaks")
