@@ -45,6 +45,8 @@ def rank_environment() -> dict[str, str]:
         if not name.startswith(("OMPI_COMM_", "PMIX_", "PMI_"))
     }
     environ["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+    # Programs outside the top folder find the package also where it is not installed.
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), environ.get("PYTHONPATH")]))
     for prefix in ("OMPI", "PRTE"):
         environ[f"{prefix}_ALLOW_RUN_AS_ROOT"] = "1"
         environ[f"{prefix}_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
