@@ -41,16 +41,19 @@ def calibs(
       mpipipe calibs RAW -o CALIBS
       mpirun -n 8 mpipipe calibs RAW -o CALIBS
     """
-    from mpipipe.cli.drive import RunRequest, carry_out
+    from mpipipe.cli import drive
 
-    request = RunRequest(
-        raw=raw,
-        output=output,
-        resume=resume,
-        camera=camera,
-        calibs=None,
-        config_file=config,
-        assignments=tuple(assignments or ()),
-        goal="calibs",
-    )
-    carry_out(request, quiet=quiet, as_json=as_json)
+    if resume is not None:
+        drive.resume(resume, raw, output, camera, config, assignments, quiet=quiet, as_json=as_json)
+    else:
+        drive.start(
+            "calibs",
+            raw,
+            output,
+            camera=camera,
+            calibs=None,
+            config=config,
+            assignments=assignments,
+            quiet=quiet,
+            as_json=as_json,
+        )

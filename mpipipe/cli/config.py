@@ -32,7 +32,9 @@ def show(
     from mpipipe.run.config import load_config, to_toml
 
     config = load_config(file, assignments or ())
-    typer.echo(json.dumps(config.model_dump(mode="json")) if as_json else to_toml(config), nl=as_json)
+    typer.echo(
+        json.dumps(config.model_dump(mode="json")) if as_json else to_toml(config), nl=as_json
+    )
 
 
 @app.command()

@@ -3,74 +3,102 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from mpipipe.cli.exits import Exit
 from mpipipe.data.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What the user asked for, as it came from the command line."""
-
-    raw: Path | None
-    output: Path | None
-    resume: Path | None
-    camera: str | None
-    calibs: Path | None
-    config_file: Path | None
-    assignments: tuple[str, ...]
-    goal: Literal["calibrate", "calibs"]
-
-    def check(self) -> None:
-        """Refuse combinations that make no sense.
-
-        Raises
-        ------
-        ConfigError
-            With the right way to say it.
-        """
-        command = "run" if self.goal == "calibrate" else "calibs"
-        if self.resume is not None:
-            changed = self.raw, self.output, self.camera, self.calibs, self.config_file
-            if any(option is not None for option in changed) or self.assignments:
-                raise ConfigError(
-                    "--resume takes no other options: the run folder knows them",
-                    way_out=f"mpipipe {command} --resume RUN",
-                )
-        elif self.raw is None or self.output is None:
-            raise ConfigError(
-                "needs a folder of raw frames and an output folder",
-                way_out=f"mpipipe {command} RAW -o RUN",
-            )
-
-
-def carry_out(request: RunRequest, *, quiet: bool, as_json: bool) -> None:
-    """Run it on all ranks, report on rank 0, leave with the exit code that says how it went."""
-    request.check()
-    # Threads of BLAS and numba are pinned before numpy is imported: ranks share the cores.
-    from mpipipe.parallel.threads import limit_threads
-
-    limit_threads()
-    from mpipipe.run.drive import FailedOnMaster, drive
-    from mpipipe.run.plan import make_run
+if TYPE_CHECKING:
+    from mpipipe.run.drive import RunResult
+    from mpipipe.run.plan import Goal
     from mpipipe.store.layout import RunLayout
 
-    folder = request.resume or request.output
-    assert folder is not None  # check() has seen to it
-    layout = RunLayout.at(folder)
-    make = None
-    if request.resume is None:
-        make = lambda: make_run(layout, request)  # noqa: E731
+
+def start(
+    goal: Goal,
+    raw: Path | None,
+    output: Path | None,
+    *,
+    camera: str | None,
+    calibs: Path | None,
+    config: Path | None,
+    assignments: list[str] | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make a run and carry it out; leaves with the exit code that says how it went."""
+    if raw is None or output is None:
+        command = "run" if goal == "calibrate" else goal
+        raise ConfigError(
+            "needs a folder of raw frames and a folder to make",
+            way_out=f"mpipipe {command} RAW -o OUT, or mpipipe {command} --resume OUT",
+        )
+    _limit_threads()
+    from mpipipe.run.prepare import Request, make_run
+    from mpipipe.store.layout import RunLayout
+
+    request = Request(raw, camera, calibs, config, tuple(assignments or ()), goal)
+    layout = RunLayout.at(output)
+    _carry_out(layout, lambda: make_run(request, layout), quiet=quiet, as_json=as_json)
+
+
+def resume(folder: Path, *options: object, quiet: bool, as_json: bool) -> None:
+    """Go on with a run; `options` are those that only make sense for a new one."""
+    if any(options):
+        raise ConfigError(
+            "--resume takes no other options: the run folder knows them",
+            way_out="to change something, start a run in a new folder",
+        )
+    _limit_threads()
+    from mpipipe.store.layout import RunLayout
+
+    _carry_out(RunLayout.at(folder), None, quiet=quiet, as_json=as_json)
+
+
+def _limit_threads() -> None:
+    """Threads of BLAS and numba are pinned before numpy is imported: ranks share the cores."""
+    from mpipipe.parallel.threads import limit_threads
+
+    for warning in limit_threads():
+        typer.echo(f"mpipipe: {warning}", err=True)
+
+
+def _carry_out(
+    layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool, as_json: bool
+) -> None:
+    from mpipipe.run.drive import FailedOnMasterError, drive
+
     try:
         result = drive(layout, make, quiet=quiet or as_json)
-    except FailedOnMaster as error:
+    except FailedOnMasterError as error:
         raise typer.Exit(Exit.COULD_NOT_RUN) from error
     if result.is_master:
         _report(result, layout, as_json=as_json)
-    code = Exit.WITH_FAILURES if result.has_failures else Exit.DONE
-    raise typer.Exit(Exit.RESUME_ME if result.interrupted else code)
+    if result.interrupted:
+        raise typer.Exit(Exit.RESUME_ME)
+    raise typer.Exit(Exit.WITH_FAILURES if result.has_failures else Exit.DONE)
+
+
+def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
+    if as_json:
+        facts = {
+            "run": str(layout.root),
+            "outcomes": result.outcomes,
+            "interrupted": result.interrupted,
+            "resumed": result.n_resumed,
+            "products": result.n_products,
+        }
+        typer.echo(json.dumps(facts))
+        return
+    if result.n_resumed:
+        typer.echo(f"{result.n_resumed} tasks were done already and taken over")
+    if result.interrupted:
+        typer.echo(f"interrupted; go on with: --resume {layout.root}")
+        return
+    typer.echo(f"{result.n_products} products in {layout.root}, listed in completion.json")
+    if result.has_failures:
+        typer.echo(f"some tasks failed or had bad data: see {layout.root / 'outcomes.json'}")

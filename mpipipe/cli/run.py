@@ -48,16 +48,21 @@ def run(
       mpirun -n 8 mpipipe run RAW -o RUN --calibs CALIBS --set cs.reject.enabled=false
       mpirun -n 4 mpipipe run --resume RUN
     """
-    from mpipipe.cli.drive import RunRequest, carry_out
+    from mpipipe.cli import drive
 
-    request = RunRequest(
-        raw=raw,
-        output=output,
-        resume=resume,
-        camera=camera,
-        calibs=calibs,
-        config_file=config,
-        assignments=tuple(assignments or ()),
-        goal="calibrate",
-    )
-    carry_out(request, quiet=quiet, as_json=as_json)
+    if resume is not None:
+        drive.resume(
+            resume, raw, output, camera, calibs, config, assignments, quiet=quiet, as_json=as_json
+        )
+    else:
+        drive.start(
+            "calibrate",
+            raw,
+            output,
+            camera=camera,
+            calibs=calibs,
+            config=config,
+            assignments=assignments,
+            quiet=quiet,
+            as_json=as_json,
+        )

@@ -42,9 +42,7 @@ def show(
     wanted = [
         task
         for task in plan.tasks
-        if task.phase == "calibrate"
-        and visit in (None, task.visit)
-        and ccd in (None, task.ccd)
+        if task.phase == "calibrate" and visit in (None, task.visit) and ccd in (None, task.ccd)
     ]
     found = [task for task in wanted if layout.image(kind, task.visit, task.ccd).exists()]
     if not found:

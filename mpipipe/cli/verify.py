@@ -29,7 +29,9 @@ def verify(
     try:
         verdict = verify_run(RunLayout.at(run))
     except BadDataError as error:
-        typer.echo(json.dumps({"verified": False, "faults": [str(error)]}) if as_json else str(error))
+        typer.echo(
+            json.dumps({"verified": False, "faults": [str(error)]}) if as_json else str(error)
+        )
         raise typer.Exit(Exit.NOT_VERIFIED) from error
     if as_json:
         facts = {

@@ -75,8 +75,9 @@ SDQA = Schema(
     "sdqa",
     "Metrics that the stages measured, one row a number",
     (
-        Column("visit", "i8", "", "visit", "meta.id;obs"),
+        Column("visit", "i8", "", "visit; -1 for master calibrations", "meta.id;obs"),
         Column("ccd", "S32", "", "name of the CCD", "meta.id;instr"),
+        Column("band", "S16", "", "band; empty where there is none", "meta.id;instr.bandpass"),
         Column("snap", "i2", "", "snap, -1 for all together", "meta.number"),
         Column("channel", "S16", "", "channel, empty for the whole CCD", "meta.id;instr"),
         Column("metric", "S64", "", "dotted name of the metric, stage first", "meta.id"),

@@ -29,9 +29,7 @@ def raw_mosaic(frame: RawFrame) -> np.ndarray:
     for channel in frame.channels:
         target = channel.detsec
         data = channel.datasec.cut(channel.pixels)
-        mosaic[target.slices] = data[
-            :: -1 if target.flip_y else 1, :: -1 if target.flip_x else 1
-        ]
+        mosaic[target.slices] = data[:: -1 if target.flip_y else 1, :: -1 if target.flip_x else 1]
     return mosaic[::-1] if frame.flip_y_after_assembly else mosaic
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from mpipipe.data.background import Background
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import Exposure, Masters
 from mpipipe.data.inventory import FrameFiles
 from mpipipe.data.outcome import Outcome, OutcomeKind
-from mpipipe.data.schema import SDQA
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.pipelines import PER_SNAP, PER_VISIT
 from mpipipe.run.plan import Task
+from mpipipe.run.tables import sdqa_rows
 from mpipipe.stages.stage import Clipboard, run_chain
 from mpipipe.store import images, raw
 from mpipipe.store.checksums import sha256_file
@@ -35,7 +33,8 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     """
     sdqa, warnings = Sdqa(), list(task.problems)
     masters = context.masters_for(task.ccd, task.band)
-    exposures, inputs = _snaps(task, context, masters, sdqa, warnings)
+    result = TaskResultTables()
+    exposures, inputs = _snaps(task, context, masters, sdqa, warnings, result)
     clipboard: Clipboard = {
         "exposures": exposures,
         "pixel_scale": context.camera.pixel_scale * exposures[0].info.binning[0],
@@ -44,13 +43,11 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     }
     run_chain(PER_VISIT, context.stage_configs, clipboard, **context.hooks())
     context.enter("output")
-    result = TaskResultTables(
-        tables={
-            "src": clipboard["src"],
-            "snapsrc": clipboard["snap_sources"],
-            "sdqa": _sdqa_rows(task, sdqa),
-        }
-    )
+    result.tables = {
+        "src": clipboard["src"],
+        "snapsrc": clipboard["snap_sources"],
+        "sdqa": sdqa_rows(sdqa, task.visit, task.ccd, task.band),
+    }
     provenance = _provenance(context, inputs, masters)
     _write_products(task, context, clipboard["calexp"], clipboard["background"], provenance, result)
     n_missing = task.n_expected_snaps - len(exposures)
@@ -69,6 +66,7 @@ def _snaps(
     masters: Masters,
     sdqa: Sdqa,
     warnings: list[str],
+    result: TaskResultTables,
 ) -> tuple[list[Exposure], dict[str, str]]:
     """Each snap through isr and ca; with the checksums of the files that were used."""
     exposures: list[Exposure] = []
@@ -76,7 +74,7 @@ def _snaps(
     errors: list[BadDataError] = []
     for files in task.frames:
         try:
-            exposures.append(_one_snap(task, context, files, masters, sdqa, warnings))
+            exposures.append(_one_snap(task, context, files, masters, sdqa, warnings, result))
         except BadDataError as error:
             errors.append(error)
             warnings.append(f"snap {files.snap} left out: {error}")
@@ -95,6 +93,7 @@ def _one_snap(
     masters: Masters,
     sdqa: Sdqa,
     warnings: list[str],
+    result: TaskResultTables,
 ) -> Exposure:
     context.enter("read")
     if context.camera.kind == "calibrated":
@@ -123,9 +122,7 @@ def _one_snap(
     return exposure
 
 
-def _provenance(
-    context: RunContext, inputs: dict[str, str], masters: Masters
-) -> dict[str, str]:
+def _provenance(context: RunContext, inputs: dict[str, str], masters: Masters) -> dict[str, str]:
     rows = dict(inputs)
     rows.update({f"master {kind}": digest for kind, digest in masters.checksums.items()})
     rows.update({f"version {name}": version for name, version in context.versions().items()})
@@ -154,15 +151,3 @@ def _write_products(
     path = context.layout.image("bkgd", task.visit, task.ccd)
     digest = images.write_background(path, background, calexp.info, provenance=provenance)
     result.add_product("bkgd", path, digest, context.layout)
-
-
-def _sdqa_rows(task: Task, sdqa: Sdqa) -> np.ndarray:
-    rows = SDQA.empty(len(sdqa.metrics))
-    rows["visit"] = task.visit
-    rows["ccd"] = task.ccd.encode()
-    for name in ("snap", "channel", "value", "unit"):
-        rows[name] = [getattr(metric, name) for metric in sdqa.metrics]
-    rows["metric"] = [metric.name for metric in sdqa.metrics]
-    return rows
-
-

@@ -21,6 +21,9 @@ from mpipipe.data.camera import Corrections, Need
 from mpipipe.data.errors import ConfigError
 from mpipipe.data.validation import explain
 from mpipipe.run.pipelines import PIPELINES
+from mpipipe.stages.calibs.combine import CombineConfig
+from mpipipe.stages.calibs.defects import DefectsConfig
+from mpipipe.stages.calibs.photon_transfer import PhotonTransferConfig
 from mpipipe.stages.stage import Stage, StageConfig
 
 
@@ -76,6 +79,11 @@ class CalibsConfig(_Branch):
     """How master calibrations are built."""
 
     min_frames: int = Field(3, ge=1, description="frames needed to build a master")
+    combine: CombineConfig = Field(CombineConfig(), description="combining frames")
+    photon_transfer: PhotonTransferConfig = Field(
+        PhotonTransferConfig(), description="gain and read noise"
+    )
+    defects: DefectsConfig = Field(DefectsConfig(), description="finding defects")
 
 
 def _pipeline_model(name: str, stages: Iterable[Stage]) -> type[_Branch]:

@@ -133,5 +133,3 @@ class RunContext:
 
         names = ("mpipipe", "numpy", "scipy", "astropy", "sep", "numba")
         return {"python": platform.python_version()} | {name: version(name) for name in names}
-
-

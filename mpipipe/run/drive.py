@@ -27,8 +27,7 @@ from mpipipe.parallel.tasks import PhaseReport, Policy, TaskResult, TaskSpec
 from mpipipe.run.completion import Product, product_of_file, products_of, write_completion
 from mpipipe.run.context import RunContext
 from mpipipe.run.execute import TaskRunner
-from mpipipe.run.ledger import Ledger
-from mpipipe.run.phases import PHASES
+from mpipipe.run.ledger import Ledger, write_outcomes
 from mpipipe.run.plan import Plan, Task, load_run
 from mpipipe.run.publish import publish_tables
 from mpipipe.store.checksums import write_json_atomically
@@ -131,7 +130,7 @@ def _drive(
                 return
     ledger = Ledger.read(layout, plan)
     names = publish_tables(ranks.world, layout, ledger, plan)
-    result.n_products = _on_master(ranks, lambda: _complete(layout, ledger, names, result))
+    result.n_products = _on_master(ranks, lambda: _complete(layout, plan, ledger, names, result))
 
 
 # -- the master's part ----------------------------------------------------------------------------
@@ -185,7 +184,10 @@ def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> 
     return incarnation
 
 
-def _complete(layout: RunLayout, ledger: Ledger, tables: list[str], result: RunResult) -> int:
+def _complete(
+    layout: RunLayout, plan: Plan, ledger: Ledger, tables: list[str], result: RunResult
+) -> int:
+    """The list of outcomes, then, last of all, the completion record; the number of products."""
     products: list[Product] = []
     for task_id in sorted(ledger.best):
         if (rows := ledger.tables(task_id).get("products")) is not None:
@@ -193,6 +195,7 @@ def _complete(layout: RunLayout, ledger: Ledger, tables: list[str], result: RunR
     for name in tables:
         relative = layout.relative(layout.catalogue(name))
         products.append(product_of_file("catalogue", layout, relative))
+    write_outcomes(layout, plan, ledger)
     write_completion(layout, products, result.outcomes)
     return len(products)
 

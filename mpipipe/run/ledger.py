@@ -10,6 +10,7 @@ import numpy as np
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.plan import Plan
+from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.columns import decode_columns
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import Record, RecordReader
@@ -84,3 +85,31 @@ class Ledger:
         with RecordReader(entry.file) as reader:
             payload = reader.at(entry.offset).payload
         return decode_columns(payload)[0] if payload else {}
+
+
+def write_outcomes(layout: RunLayout, plan: Plan, ledger: Ledger) -> None:
+    """Write ``outcomes.json``: how every task ended, with reason, stage and warnings."""
+    listed = []
+    for task in plan.tasks:
+        entry = ledger.best.get(task.id)
+        if entry is None:
+            listed.append({"task": task.id, "phase": task.phase, "what": task.label})
+            continue
+        outcome = entry.outcome
+        listed.append(
+            {
+                "task": task.id,
+                "phase": task.phase,
+                "what": task.label,
+                "visit": task.visit,
+                "ccd": task.ccd,
+                "outcome": outcome.kind.label,
+                "reason": outcome.reason,
+                "stage": outcome.stage,
+                "traceback": outcome.traceback,
+                "warnings": list(outcome.warnings),
+            }
+        )
+    write_json_atomically(
+        layout.root / "outcomes.json", {"tasks": listed, "problems": plan.problems}
+    )

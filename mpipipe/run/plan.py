@@ -130,8 +130,9 @@ def make_plan(
     if not drafts:
         wanted = "science frames" if goal == "calibrate" else "bias, dark or flat frames"
         problems = "".join(f"\n  {problem}" for problem in inventory.problems[:5])
+        found = f"{inventory.n_files} files, but no {wanted} of camera {inventory.camera.name}"
         raise ConfigError(
-            f"{inventory.n_files} files, but no {wanted} of camera {inventory.camera.name}{problems}",
+            f"{found}{problems}",
             file=raw,
             way_out="mpipipe plan RAW --camera C shows what is found",
         )
@@ -161,10 +162,10 @@ def _calib_tasks(inventory: Inventory) -> list[Task]:
         if frames := sets.get(("bias", ccd, "")):
             add("bias", ccd, "", frames)
     for ccd in ccds:
-        flats = _flats_of(sets, ccd)
-        if flats:
-            band = max(flats, key=lambda name: (len(flats[name]), name))
-            add("gain", ccd, band, flats[band], sets.get(("bias", ccd, ""), ()))
+        flats, biases = _flats_of(sets, ccd), sets.get(("bias", ccd, ""), ())
+        if flats or biases:
+            band = max(flats, key=lambda name: (len(flats[name]), name), default="")
+            add("gain", ccd, band, flats.get(band, ()), biases)
     for ccd in ccds:
         if frames := sets.get(("dark", ccd, "")):
             add("dark", ccd, "", frames)
@@ -180,7 +181,9 @@ def _calib_tasks(inventory: Inventory) -> list[Task]:
 def _flats_of(
     sets: dict[tuple[str, str, str], tuple[FrameFiles, ...]], ccd: str
 ) -> dict[str, tuple[FrameFiles, ...]]:
-    return {band: frames for (kind, name, band), frames in sets.items() if (kind, name) == ("flat", ccd)}
+    return {
+        band: frames for (kind, name, band), frames in sets.items() if (kind, name) == ("flat", ccd)
+    }
 
 
 def _visit_task(visit: VisitCcd, inventory: Inventory) -> Task:
@@ -331,4 +334,3 @@ def _frame_from_json(entry: list[Any]) -> FrameFiles:
         nan if mjd_start is None else mjd_start,
         n_bytes,
     )
-

@@ -19,6 +19,7 @@ from mpipipe.data.exposure import Masters
 from mpipipe.data.masters import KINDS, Kind, MasterFrame, with_master
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.fits import open_fits, write_fits_atomically
+from mpipipe.store.fitsfile import FitsFile
 from mpipipe.store.layout import safe_name
 
 if TYPE_CHECKING:
@@ -40,6 +41,31 @@ def find_masters(folder: Path | str, detector: str, band: str) -> dict[str, Path
     """The masters of a CCD and band that exist, by kind."""
     paths = {kind: master_path(folder, kind, detector, band) for kind in KINDS}
     return {kind: path for kind, path in paths.items() if path.is_file()}
+
+
+def flat_paths(folder: Path | str, detector: str) -> list[Path]:
+    """The flats of a CCD in all bands, sorted."""
+    pattern = f"flat-{safe_name(detector)}-*.fits"
+    return [path for path in sorted(Path(folder).glob(pattern)) if _card(path, "CCD") == detector]
+
+
+def read_flat_level(path: Path | str) -> float:
+    """The mean signal of a flat's CCD, electrons per second, from the header alone.
+
+    Raises
+    ------
+    BadDataError
+        If the file is no flat of ours.
+    """
+    level = _card(path, "LEVEL")
+    if not isinstance(level, int | float):
+        raise BadDataError("is no master flat: it has no level", file=path, key="LEVEL")
+    return float(level)
+
+
+def _card(path: Path | str, key: str) -> object:
+    with FitsFile(path, headers_only=True) as file:
+        return file.hdus[0].header.get(key)
 
 
 def write_master(path: Path, master: MasterFrame, *, provenance: Mapping[str, str]) -> str:

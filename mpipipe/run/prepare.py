@@ -1,0 +1,117 @@
+"""From what the user asked for to a saved plan: camera, configuration, inventory, checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpipipe.data.camera import Camera
+from mpipipe.data.errors import ConfigError, MissingInputError
+from mpipipe.data.inventory import Inventory
+from mpipipe.run.config import AnyConfig, load_config
+from mpipipe.run.pipelines import check_pipelines
+from mpipipe.run.plan import Goal, Plan, make_plan, refuse_used_folder, save_run
+from mpipipe.store.cameras import load_camera
+from mpipipe.store.layout import RunLayout
+from mpipipe.store.scan import scan
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of a run.
+
+    Attributes
+    ----------
+    raw
+        Folder of raw frames, or a text file that lists some.
+    camera
+        Name or file of the camera; None: the configuration's, else recognised from headers.
+    calibs
+        Folder that `mpipipe calibs` made; None: masters are built if RAW has what it takes.
+    config_file, assignments
+        Configuration file, and ``KEY=VALUE`` laid over it.
+    goal
+        Calibrated visits, or masters alone.
+    """
+
+    raw: Path
+    camera: str | None = None
+    calibs: Path | None = None
+    config_file: Path | None = None
+    assignments: tuple[str, ...] = ()
+    goal: Goal = "calibrate"
+
+
+def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inventory]:
+    """Scan the input and make the plan, without touching a pixel or writing into the run folder.
+
+    Raises
+    ------
+    ConfigError, MissingInputError
+        If the request can not be carried out.
+    """
+    config = load_config(request.config_file, request.assignments)
+    check_pipelines(name for name, options in config.stage_configs().items() if not options.enabled)
+    inventory = scan(find_files(request.raw), find_camera(request.camera or config.camera))
+    calibs = None if request.calibs is None else masters_folder(request.calibs)
+    plan = make_plan(inventory, str(request.raw.absolute()), request.goal, calibs, layout)
+    return plan, config, inventory
+
+
+def make_run(request: Request, layout: RunLayout) -> None:
+    """Prepare a run and save it into its folder.
+
+    Raises
+    ------
+    ConfigError, MissingInputError, OutputError
+        If that can not be done.
+    """
+    refuse_used_folder(layout)
+    layout.create()
+    plan, config, inventory = prepare(request, layout)
+    save_run(layout, plan, config, inventory.camera)
+
+
+def find_camera(name: str | None) -> Camera | None:
+    """The camera the user named; None leaves it to the headers."""
+    return None if name is None else load_camera(name)
+
+
+def find_files(raw: Path) -> Path | list[Path]:
+    """The folder to scan, or the files that a text file lists.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing of that name, or the list can not be read.
+    """
+    if raw.is_dir():
+        return raw
+    if not raw.exists():
+        raise ConfigError("does not exist", file=raw, way_out="give a folder of raw frames")
+    if raw.name.endswith((".fits", ".fits.gz", ".fits.fz", ".fit", ".fz")):
+        return [raw]
+    try:
+        lines = raw.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "is neither a folder nor a list of files", file=raw, way_out="one path a line"
+        ) from error
+    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [raw.parent / path for path in listed]
+
+
+def masters_folder(calibs: Path) -> Path:
+    """The folder of masters in what `mpipipe calibs -o` made.
+
+    Raises
+    ------
+    MissingInputError
+        If there are no masters.
+    """
+    folder = RunLayout.at(calibs).calibs
+    if not folder.is_dir():
+        raise MissingInputError(
+            "holds no masters", file=calibs, way_out=f"make them: mpipipe calibs RAW -o {calibs}"
+        )
+    return folder
