@@ -14,7 +14,9 @@ RawArgument = Annotated[
 CameraOption = Annotated[
     str | None,
     typer.Option(
-        "--camera", metavar="C", help="Built-in camera or TOML file; left out: recognised by header."
+        "--camera",
+        metavar="C",
+        help="Built-in camera or TOML file; left out: recognised by header.",
     ),
 ]
 CalibsOption = Annotated[
