@@ -323,8 +323,8 @@ class FileNames(Strict):
 class HeaderMap(Strict):
     """Header keys (first one found wins) of each quantity that mpipipe needs.
 
-    A key may be written ``KEY`` or ``HDU:KEY``, and for visit and detector also as a format over
-    keys, e.g. ``{RAFTBAY}_{CCDSLOT}``. `constants` supplies, by the quantity's name here, values
+    A key that tells what a file is may be written ``KEY``, ``HDU:KEY``, or as a format over keys,
+    e.g. ``{RAFTBAY}_{CCDSLOT}``. `constants` supplies, by the quantity's name here, values
     that no header has. Where two amplifiers share an HDU, the channel's name is appended to the
     keys of sections, gain, read noise and saturation (``DATASEC`` + ``A``).
     """
@@ -356,6 +356,16 @@ class HeaderMap(Strict):
     """A key with ``"2 2"``, or two keys (x then y) such as XBINNING, YBINNING, or both."""
     time_system: Literal["UTC", "TAI"] = "UTC"
     constants: dict[str, str | float] = {}
+
+    @model_validator(mode="after")
+    def _constants_are_known(self) -> HeaderMap:
+        known = set(type(self).model_fields) - {"constants", "time_system"}
+        unknown = sorted(set(self.constants) - known)
+        if unknown:
+            raise ValueError(
+                f"constants: {unknown[0]!r} is no quantity; known: {', '.join(sorted(known))}"
+            )
+        return self
 
 
 class Camera(Strict):

@@ -11,16 +11,16 @@ import contextlib
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from mpipipe.data.errors import BadDataError
-from mpipipe.store.cards import BLOCK, Header, end_of_header
+from mpipipe.store.cards import BLOCK, Header, Value, end_of_header
 from mpipipe.store.fits import RECOPY, open_fits
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -354,18 +354,22 @@ def _scaled(pixels: np.ndarray, header: Header) -> np.ndarray:
     return values
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
-    """Values of the primary header, with those of the first extension where it has none.
+def select_cards(hdus: list[Hdu], keys: Iterable[str]) -> dict[str, Value]:
+    """Values of some keys, of those that exist.
 
-    Reads no pixels; the keyword of the primary header wins.
-
-    Raises
-    ------
-    BadDataError
-        If the file is no FITS file or its headers are damaged.
+    A key ``KEY`` is taken from the primary header, else from the first extension; ``HDU:KEY``
+    from the HDU of that number or EXTNAME.
     """
-    with FitsFile(path, headers_only=True) as file:
-        merged: dict[str, Any] = {}
-        for hdu in reversed(file.hdus):
-            merged.update(hdu.header)
-    return merged
+    selected: dict[str, Value] = {}
+    for key in keys:
+        where, colon, name = key.rpartition(":")
+        if colon:
+            wanted = [hdu for hdu in hdus if where in (str(hdu.index), hdu.name)]
+        else:
+            wanted = hdus[:2]
+        for hdu in wanted:
+            value = hdu.header.get(name)
+            if value is not None:
+                selected[key] = value
+                break
+    return selected
