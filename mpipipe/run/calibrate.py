@@ -117,7 +117,7 @@ def _one_snap(
         )
     if context.config.products.assembled:
         path = context.layout.image("assembled", task.visit, task.ccd, f"-{snap}")
-        digest = images.write_exposure(path, exposure, provenance={}, compression="lossless")
+        digest = images.write_exposure(path, exposure, provenance={}, compression="none")
         result.add_product("assembled", path, digest, context.layout)
     return exposure
 

@@ -53,10 +53,10 @@ class ProductsConfig(_Branch):
 
     post_isr: bool = Field(False, description="keep each channel's image after isr")
     assembled: bool = Field(False, description="keep each snap's assembled image after ca")
-    compression: Literal["quantized", "lossless", "none"] = Field(
+    compression: Literal["quantized", "none"] = Field(
         "quantized",
         description="quantized: Rice with steps of the noise over quantize_level (subtractive "
-        "dither, fixed seed); lossless: gzip; none: plain FITS",
+        "dither, fixed seed), the mask exact; none: plain FITS",
     )
     quantize_level: float = Field(
         16.0, ge=4.0, description="noise over quantisation step; 16 adds 0.02 % to the variance"

@@ -25,7 +25,7 @@ from mpipipe.store.fits import open_fits, write_fits_atomically
 if TYPE_CHECKING:
     from astropy.io import fits
 
-Compression = Literal["quantized", "lossless", "none"]
+Compression = Literal["quantized", "none"]
 
 
 def write_exposure(
@@ -43,9 +43,10 @@ def write_exposure(
     provenance
         Name of an input, version or digest to its value; one row each in PROVENANCE.
     compression
-        ``quantized``: image and variance Rice-compressed in steps of noise / `quantize_level`
-        with subtractive dither of fixed seed (the noise grows by 1 / (24 level^2)); the mask
-        stays exact. ``lossless``: gzip. ``none``: plain extensions.
+        ``quantized``: Rice; the image in steps of the sky's noise / `quantize_level`, the
+        variance in steps of the sky's variance / (16 `quantize_level`), both with subtractive
+        dither of fixed seed (the noise grows by 1 / (24 level^2)); the mask stays exact.
+        ``none``: plain extensions.
 
     Raises
     ------
@@ -60,6 +61,8 @@ def write_exposure(
         ("MASK", exposure.mask, ""),
         ("VARIANCE", exposure.variance, "electron2"),
     )
+    quantized = compression == "quantized"
+    steps = _steps(exposure.variance, quantize_level) if quantized else {}
     hdus: list[Any] = [primary]
     for name, plane, unit in planes:
         header = _wcs_header(exposure)
@@ -67,8 +70,8 @@ def write_exposure(
             header["BUNIT"] = unit
         if name == "MASK":
             for key, bit in mask_planes.header_cards().items():
-                header[f"HIERARCH {key}"] = (bit, mask_planes.PLANES[key[3:]])
-        hdus.append(_plane_hdu(name, plane, header, compression, quantize_level))
+                header[f"HIERARCH {key}"] = bit
+        hdus.append(_plane_hdu(name, plane, header, steps.get(name, 0.0)))
     hdus.append(_provenance_hdu(provenance))
     return write_fits_atomically(path, fits.HDUList(hdus))
 
@@ -97,7 +100,7 @@ def _primary_header(exposure: Exposure, compression: str, level: float) -> fits.
     header["BINNING"] = f"{info.binning[0]} {info.binning[1]}"
     header["COMPRESS"] = (compression, "how the planes are stored")
     if compression == "quantized":
-        header["QLEVEL"] = (level, "noise over quantisation step")
+        header["QLEVEL"] = (level, "sky noise over quantisation step of the image")
     for name, how in exposure.applied.items():
         header[f"HIERARCH APPLIED {name.upper()}"] = how[:60]
     for name, section in exposure.channel_sections.items():
@@ -115,27 +118,41 @@ def _wcs_header(exposure: Exposure) -> fits.Header:
     return exposure.wcs.to_header(relax=True)
 
 
-def _plane_hdu(
-    name: str, plane: np.ndarray, header: fits.Header, compression: str, level: float
-) -> Any:
+def _plane_hdu(name: str, plane: np.ndarray, header: fits.Header, step: float) -> Any:
+    """An image extension; Rice-compressed if it is of integers or a quantisation step is given."""
     from astropy.io import fits
 
-    if compression == "none":
+    if plane.dtype.kind != "f":
+        if step == 0.0:
+            return fits.ImageHDU(plane, header, name=name)
+        return fits.CompImageHDU(plane, header, name=name, compression_type="RICE_1")
+    if step == 0.0:
         return fits.ImageHDU(plane, header, name=name)
-    if compression == "lossless" or plane.dtype.kind != "f":
-        kind = "GZIP_2" if plane.dtype.kind == "f" else "RICE_1"
-        return fits.CompImageHDU(
-            plane, header, name=name, compression_type=kind, quantize_level=0.0
-        )
+    header["QSTEP"] = (step, "quantisation step (subtractive dither)")
+    # A negative level is an absolute step. One step for the whole plane never fails, while a
+    # level relative to the noise of a tile falls back to gzip where a tile is constant, and
+    # gzip stores the time of day.
     return fits.CompImageHDU(
-        plane,
+        np.where(np.isfinite(plane), plane, np.nan),
         header,
         name=name,
         compression_type="RICE_1",
-        quantize_level=level,
+        quantize_level=-step,
         quantize_method=1,
         dither_seed=1,
     )
+
+
+def _steps(variance: np.ndarray, level: float) -> dict[str, float]:
+    """Quantisation step of each plane: noise / level, and variance / (16 level)."""
+    usable = variance[::4, ::4]
+    usable = usable[np.isfinite(usable) & (usable > 0)]
+    typical = float(np.median(usable)) if usable.size else 1.0
+    return {
+        "IMAGE": float(np.float32(np.sqrt(typical) / level)),
+        "MASK": 1.0,
+        "VARIANCE": float(np.float32(typical / (16.0 * level))),
+    }
 
 
 def _provenance_hdu(provenance: Mapping[str, str]) -> Any:
