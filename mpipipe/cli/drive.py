@@ -70,7 +70,8 @@ def _limit_threads() -> None:
 def _carry_out(
     layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool, as_json: bool
 ) -> None:
-    from mpipipe.run.drive import FailedOnMasterError, drive
+    from mpipipe.parallel.together import FailedOnMasterError
+    from mpipipe.run.drive import drive
 
     try:
         result = drive(layout, make, quiet=quiet or as_json)

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mpipipe import __version__
-from mpipipe.data.errors import ConfigError, MpipipeError
+from mpipipe.data.errors import ConfigError
 from mpipipe.data.outcome import OutcomeKind
-from mpipipe.parallel.launch import Ranks, launch
+from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.progress import make_progress
 from mpipipe.parallel.tasks import PhaseReport, Policy, TaskResult, TaskSpec
+from mpipipe.parallel.together import on_master, together
 from mpipipe.run.completion import Product, product_of_file, products_of, write_completion
 from mpipipe.run.context import RunContext
 from mpipipe.run.execute import TaskRunner
@@ -67,10 +68,6 @@ class RunResult:
         return any(set(counts) - fine for counts in self.outcomes.values())
 
 
-class FailedOnMasterError(MpipipeError):
-    """Rank 0 has failed and says why; the other ranks end with it, silently."""
-
-
 def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = False) -> RunResult:
     """Run all phases of a plan. Collective: every rank of the launcher calls it alike.
 
@@ -87,18 +84,12 @@ def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = F
     ------
     MpipipeError
         If the run can not start or end: on rank 0 with the reason, on the others as
-        `FailedOnMasterError`. It leaves the ranks in order, so that nothing hangs or aborts.
+        `FailedOnMasterError`.
     """
     result = RunResult()
-    failure: MpipipeError | None = None
-    with launch(TaskRunner(layout)) as ranks:
+    with together(TaskRunner(layout)) as ranks:
         result.is_master = ranks.world.is_master
-        try:
-            _drive(ranks, layout, make, result, quiet=quiet)
-        except _AgreedError as error:
-            failure = error.cause
-    if failure is not None:
-        raise failure
+        _drive(ranks, layout, make, result, quiet=quiet)
     return result
 
 
@@ -110,7 +101,7 @@ def _drive(
     *,
     quiet: bool,
 ) -> None:
-    incarnation = _on_master(ranks, lambda: _begin(layout, make, ranks))
+    incarnation = on_master(ranks.world, lambda: _begin(layout, make, ranks))
     rank = ranks.world.rank
     log.start(log.LogConfig(str(log.log_path(layout.logs, rank)), layout.root.name, rank))
     events.start(layout.trace / f"{incarnation:04d}", rank)
@@ -130,33 +121,12 @@ def _drive(
                 return
     ledger = Ledger.read(layout, plan)
     names = publish_tables(ranks.world, layout, ledger, plan)
-    result.n_products = _on_master(ranks, lambda: _complete(layout, plan, ledger, names, result))
+    result.n_products = on_master(
+        ranks.world, lambda: _complete(layout, plan, ledger, names, result)
+    )
 
 
 # -- the master's part ----------------------------------------------------------------------------
-
-
-class _AgreedError(Exception):
-    """An error that all ranks know of: they leave together."""
-
-    def __init__(self, cause: MpipipeError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def _on_master(ranks: Ranks, function: Callable[[], int]) -> int:
-    """Call `function` on rank 0 and give its number to all; its error ends all ranks alike."""
-    failure: MpipipeError | None = None
-    answer: bytes | None = None
-    if ranks.world.is_master:
-        try:
-            answer = str(function()).encode()
-        except MpipipeError as error:
-            failure, answer = error, b""
-    answer = ranks.world.broadcast(answer)
-    if not answer:
-        raise _AgreedError(failure or FailedOnMasterError("rank 0 has ended the run"))
-    return int(answer)
 
 
 def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> int:

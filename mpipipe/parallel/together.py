@@ -1,0 +1,61 @@
+"""Errors before and between phases, where all ranks must hear of them to leave together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mpipipe.data.errors import MpipipeError
+from mpipipe.parallel.launch import Ranks, launch
+from mpipipe.parallel.tasks import Execute
+from mpipipe.parallel.world import World
+
+
+class FailedOnMasterError(MpipipeError):
+    """Rank 0 has failed and says why; the other ranks end with it, silently."""
+
+
+class _AgreedError(Exception):
+    """An error that every rank knows of."""
+
+    def __init__(self, cause: MpipipeError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def on_master(world: World, function: Callable[[], int]) -> int:
+    """Call `function` on rank 0 and give its number to all. Collective, inside `together`.
+
+    An `MpipipeError` that it raises ends `together` on every rank.
+    """
+    failure: MpipipeError | None = None
+    answer: bytes | None = None
+    if world.is_master:
+        try:
+            answer = str(function()).encode()
+        except MpipipeError as error:
+            failure, answer = error, b""
+    answer = world.broadcast(answer)
+    if not answer:
+        raise _AgreedError(failure or FailedOnMasterError("rank 0 has ended the run"))
+    return int(answer)
+
+
+@contextmanager
+def together(execute: Execute) -> Iterator[Ranks]:
+    """`launch`, left in order by all ranks when `on_master` has failed. Collective.
+
+    Raises
+    ------
+    MpipipeError
+        On rank 0 with the reason, on the others as `FailedOnMasterError`, after MPI has ended:
+        nothing hangs, and no rank is aborted.
+    """
+    failure: MpipipeError | None = None
+    with launch(execute) as ranks:
+        try:
+            yield ranks
+        except _AgreedError as error:
+            failure = error.cause
+    if failure is not None:
+        raise failure
