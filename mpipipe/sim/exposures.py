@@ -227,9 +227,7 @@ def _refracted(
     return x + amount * step[0], y + amount * step[1]
 
 
-def draw_sources(
-    survey: Survey, psf: Psf, sources: Sources, shape: tuple[int, int]
-) -> np.ndarray:
+def draw_sources(survey: Survey, psf: Psf, sources: Sources, shape: tuple[int, int]) -> np.ndarray:
     """Expected electrons of all sources in one snap, (ny, nx) float32."""
     image = np.zeros(shape, dtype=np.float32)
     rows, flux = sources.rows, sources.flux * survey.snap_time

@@ -127,7 +127,9 @@ def make_chip(survey: Survey, ccd: str) -> Chip:
     noise = np.array([channel.read_noise or survey.read_noise for channel in kind.channels])
     crosstalk = None
     if kind.crosstalk is not None:
-        crosstalk = np.array(kind.crosstalk) * (1 + survey.crosstalk_error * rng.normal(size=(n, n)))
+        crosstalk = np.array(kind.crosstalk) * (
+            1 + survey.crosstalk_error * rng.normal(size=(n, n))
+        )
     return Chip(
         detector,
         kind,

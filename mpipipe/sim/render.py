@@ -92,9 +92,7 @@ def _add_stars(  # type: ignore[no-untyped-def]
                 image[iy, ix] += total
 
 
-def add_stars(
-    image: np.ndarray, psf: Psf, x: np.ndarray, y: np.ndarray, flux: np.ndarray
-) -> None:
+def add_stars(image: np.ndarray, psf: Psf, x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> None:
     """Add stars to an image.
 
     Parameters
@@ -331,9 +329,7 @@ def _add_streak(image, x, y, cosine, sine, flux, alpha, beta):  # type: ignore[n
             image[iy, ix] += flux * (1.0 + (d / alpha) ** 2) ** (0.5 - beta)
 
 
-def add_streak(
-    image: np.ndarray, psf: Psf, x: float, y: float, angle: float, flux: float
-) -> None:
+def add_streak(image: np.ndarray, psf: Psf, x: float, y: float, angle: float, flux: float) -> None:
     """Add the trail of a satellite: a straight line of light through (x, y).
 
     Parameters

@@ -165,7 +165,8 @@ def _galaxies(survey: Survey, rng: np.random.Generator) -> np.ndarray:
     _set_magnitudes(rows, mag, kind, _GALAXY_TYPE, _GALAXY_COLOURS, 0.05, rng)
     rows["bulge"] = np.where(early, rng.uniform(0.7, 1.0, n), rng.uniform(0.0, 0.3, n))
     radius = survey.galaxy_radius * 10 ** (
-        survey.galaxy_radius_slope * (mag - 24.0) + survey.galaxy_radius_scatter * rng.normal(size=n)
+        survey.galaxy_radius_slope * (mag - 24.0)
+        + survey.galaxy_radius_scatter * rng.normal(size=n)
     )
     rows["disk_radius"] = np.clip(radius, 0.05, 10.0)
     rows["bulge_radius"] = np.clip(radius * np.where(early, 1.0, 0.4), 0.05, 10.0)

@@ -265,10 +265,28 @@ def help_of(name: str) -> str:
     raise KeyError(name)
 
 
-_AT_LEAST_ONE = ("n_visits", "n_ccds", "snap_time", "group_members", "flats_per_level")
-_POSITIVE = ("seeing_min", "star_slope", "galaxy_slope", "galaxy_slope_faint", "gain", "thickness")
+_AT_LEAST_ONE: tuple[str, ...] = (
+    "n_visits",
+    "n_ccds",
+    "snap_time",
+    "group_members",
+    "flats_per_level",
+)
+_POSITIVE: tuple[str, ...] = (
+    "seeing_min",
+    "star_slope",
+    "galaxy_slope",
+    "galaxy_slope_faint",
+    "gain",
+    "thickness",
+)
 _POSITIVE += ("diffusion", "full_well", "trail_length", "galaxy_radius", "render_floor", "mjd")
-_FRACTIONS = ("variable_fraction", "bulge_fraction", "group_fraction", "wing_fraction")
+_FRACTIONS: tuple[str, ...] = (
+    "variable_fraction",
+    "bulge_fraction",
+    "group_fraction",
+    "wing_fraction",
+)
 _FRACTIONS += ("coma_fraction", "muon_fraction", "reference_completeness", "hot_pixels")
 _FRACTIONS += ("low_response", "vignetting", "doughnut_depth", "cloud_gradient")
 _ORDERED = (

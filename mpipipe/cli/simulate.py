@@ -1,0 +1,135 @@
+"""`mpipipe simulate`: raw data with truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpipipe.cli.options import QuietOption
+
+if TYPE_CHECKING:
+    from mpipipe.sim.survey import Survey
+
+
+def simulate(
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Folder to fill; continued if it is begun.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 1,
+    visits: Annotated[int | None, typer.Option(help="Number of visits.")] = None,
+    ccds: Annotated[int | None, typer.Option(help="Number of CCDs.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Bands in turn, e.g. g,r.")] = None,
+    seeing: Annotated[
+        str | None, typer.Option(help="Seeing in arcsec: one number or a range, e.g. 0.7,1.0.")
+    ] = None,
+    sky: Annotated[float | None, typer.Option(help="Factor on the sky brightness.")] = None,
+    star_density: Annotated[
+        float | None, typer.Option(help="Stars at r = 20 per magnitude and arcmin2.")
+    ] = None,
+    galaxy_density: Annotated[
+        float | None, typer.Option(help="Galaxies at r = 24 per magnitude and arcmin2.")
+    ] = None,
+    clouds: Annotated[float | None, typer.Option(help="Largest extinction by clouds, mag.")] = None,
+    raw_format: Annotated[
+        str | None,
+        typer.Option("--format", help="Raw format: channel-files, mef, amps-in-hdu or single."),
+    ] = None,
+    gzip: Annotated[bool, typer.Option(help="Compress raw files.")] = False,
+    truth_images: Annotated[
+        bool, typer.Option(help="Write the noise-free image of every visit and CCD.")
+    ] = True,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the truth [OUT/truth].")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any option of the simulator."),
+    ] = None,
+    show_options: Annotated[
+        bool, typer.Option("--options", help="List all options with their values and end.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Simulate raw data, calibration frames and a reference catalogue, with truth beside them.
+
+    The same options give the same bytes, with any number of processes; run again, it goes on
+    where it was stopped.
+
+    \b
+    Examples:
+      mpipipe simulate SIM --preset tiny --seed 7
+      mpirun -n 8 mpipipe simulate SIM --preset small --set cosmic_rays=1.0
+    """
+    from mpipipe.data.errors import ConfigError
+
+    changes: dict[str, Any] = {
+        "seed": seed,
+        "n_visits": visits,
+        "n_ccds": ccds,
+        "sky": sky,
+        "star_density": star_density,
+        "galaxy_density": galaxy_density,
+        "clouds": clouds,
+        "format": raw_format,
+        "gzip": gzip or None,
+        "truth_images": truth_images,
+    }
+    survey = _survey(preset, changes, bands, seeing, assignments or [])
+    if show_options:
+        _print_options(survey)
+        return
+    if out is None:
+        raise ConfigError("needs a folder to fill", way_out="mpipipe simulate OUT --preset tiny")
+    from mpipipe.sim.simulate import simulate_survey
+
+    folder = simulate_survey(survey, out, truth)
+    if not quiet:
+        typer.echo(f"raw frames: {folder.raw}")
+        typer.echo(f"reference stars: {folder.refcat}")
+        typer.echo(f"truth: {folder.truth}")
+
+
+def _survey(
+    preset_name: str,
+    changes: dict[str, Any],
+    bands: str | None,
+    seeing: str | None,
+    assignments: list[str],
+) -> Survey:
+    """The preset with the options of the command line; ``--set`` has the last word."""
+    from mpipipe.data.errors import ConfigError
+    from mpipipe.sim.survey import parse_option, preset
+
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if bands is not None:
+        changes["bands"] = parse_option("bands", bands)
+    if seeing is not None:
+        low, _, high = seeing.partition(",")
+        changes["seeing_min"] = parse_option("seeing_min", low)
+        changes["seeing_max"] = parse_option("seeing_max", high or low)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r} is not KEY=VALUE", key="--set")
+        changes[key.strip()] = parse_option(key.strip(), text)
+    if "n_visits" in changes and "streaks" not in changes:
+        from mpipipe.sim.survey import PRESETS
+
+        planned = PRESETS.get(preset_name, {}).get("streaks", ())
+        changes["streaks"] = tuple(k for k in planned if k < changes["n_visits"])
+    return preset(preset_name, **changes)
+
+
+def _print_options(survey: Survey) -> None:
+    """One line an option: name, value, meaning."""
+    import dataclasses
+
+    from mpipipe.sim.survey import help_of
+
+    for entry in dataclasses.fields(survey):
+        value = getattr(survey, entry.name)
+        shown = ",".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
+        typer.echo(f"{entry.name} = {shown}  # {help_of(entry.name)}")
