@@ -77,25 +77,22 @@ def run_phase(
     begin = time.perf_counter()
     deadlines = {task.id: task.deadline_s for task in tasks if task.deadline_s is not None}
     mailbox = Mailbox(world)
-    executor.begin_phase(phase, context)
-    worker = Worker(mailbox, epoch, executor, commit, deadlines)
     master = None
-    if world.is_master:
-        progress.begin(phase, len(tasks), world.size)
-        master = Master(mailbox, epoch, tasks, world.size, policy, progress)
     with listen_for_stop() as stop:
+        if not world.agree(not stop.asked):
+            return PhaseReport(phase, np.full(len(tasks), -1, dtype=np.int8), interrupted=True)
+        executor.begin_phase(phase, context)
+        worker = Worker(mailbox, epoch, executor, commit, deadlines)
+        if world.is_master:
+            progress.begin(phase, len(tasks), world.size)
+            master = Master(mailbox, epoch, tasks, world.size, policy, progress)
         _loop(mailbox, worker, master, executor, stop, alone=world.size == 1)
     kinds = _share_kinds(world, master, tasks)
-    events.set_task(-1)
     events.record("phase", phase, begin)
     events.flush()
-    report = PhaseReport(
-        phase,
-        kinds,
-        worker.interrupted,
-        () if master is None else _in_order(master, tasks),
-        time.perf_counter() - begin,
-    )
+    summaries = () if master is None else _in_order(master, tasks)
+    wall_s = time.perf_counter() - begin
+    report = PhaseReport(phase, kinds, worker.interrupted, summaries, wall_s)
     if master is not None:
         progress.finish(report)
     return report
