@@ -1,0 +1,395 @@
+"""Compiled kernels of the cosmic-ray stages.
+
+A pixel is sharper than any star can be when it exceeds the mean of two opposite neighbours by
+more than the point-spread function allows (the condition of SDSS's and Rubin's pipelines; see also
+van Dokkum 2001). `ratios` holds, for each direction of `DIRECTIONS`, the smallest mean of pair over
+centre that a star can have. Hits are the plane CR of the mask. No pixel with a bit of `avoid` is
+ever flagged or used as a neighbour.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mpipipe.data.mask import VALUE
+from mpipipe.stages.seeing import DIRECTIONS
+
+_DY = np.array([step[0] for step in DIRECTIONS])
+_DX = np.array([step[1] for step in DIRECTIONS])
+_MODEL_ERROR = 0.02
+"""Relative error of the profile between neighbouring pixels, in the noise of the shape test."""
+
+_CR, _SAT = np.int32(VALUE["CR"]), np.int32(VALUE["SAT"])
+_NEW = np.int32(1 << 30)
+"""Marks what a round of growing found, until the round is over."""
+
+
+@njit(cache=True)
+def _is_sharp(
+    image: np.ndarray,
+    variance: np.ndarray,
+    mask: np.ndarray,
+    avoid: int,
+    ratios: np.ndarray,
+    y: int,
+    x: int,
+    factor: float,
+    n_sigma: float,
+    leave_out_hits: bool,
+) -> bool:
+    """Whether the pixel rises above any of its four pairs of neighbours by more than allowed.
+
+    With `leave_out_hits` a neighbour that is already flagged is left out of its pair; otherwise
+    the pair counts as it is. Pairs with an avoided or missing pixel are passed over.
+    """
+    ny, nx = image.shape
+    p, v = image[y, x], variance[y, x]
+    for k in range(4):
+        total, noise, count = 0.0, 0.0, 0
+        whole = True
+        for sign in (-1, 1):
+            j, i = y + sign * _DY[k], x + sign * _DX[k]
+            if j < 0 or j >= ny or i < 0 or i >= nx or mask[j, i] & avoid:
+                whole = False
+            elif not (leave_out_hits and mask[j, i] & _CR):
+                total += image[j, i]
+                noise += variance[j, i]
+                count += 1
+        if not whole or count == 0:
+            continue
+        scale = factor * ratios[k]
+        excess = scale * p - total / count
+        spread = scale * scale * v + noise / (count * count) + (_MODEL_ERROR * p) ** 2
+        if excess > 0 and excess * excess > n_sigma * n_sigma * spread:
+            return True
+    return False
+
+
+@njit(cache=True)
+def _near_saturated(mask: np.ndarray, y: int, x: int) -> bool:
+    ny, nx = mask.shape
+    for j in range(max(0, y - 1), min(ny, y + 2)):
+        for i in range(max(0, x - 1), min(nx, x + 2)):
+            if mask[j, i] & _SAT:
+                return True
+    return False
+
+
+@njit(cache=True)
+def find_seeds(
+    image: np.ndarray,
+    variance: np.ndarray,
+    mask: np.ndarray,
+    avoid: int,
+    ratios: np.ndarray,
+    min_snr: float,
+    factor: float,
+    n_sigma: float,
+    found: np.ndarray,
+) -> int:
+    """Flag pixels above `min_snr` that are sharper than a star; return how many there are.
+
+    Parameters
+    ----------
+    image, variance
+        (ny, nx) float32, background subtracted.
+    mask
+        (ny, nx) int32, receives the plane CR. Hits keep a pixel away from saturated ones, where
+        profiles break off.
+    avoid
+        Bits of unusable pixels, SAT among them.
+    found
+        int64, receives y * nx + x of the seeds. When it is too short, the search ends there.
+    """
+    ny, nx = image.shape
+    squared = np.float32(min_snr * min_snr)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            p = image[y, x]
+            if not (p > 0 and p * p > squared * variance[y, x]) or mask[y, x] & avoid:
+                continue
+            if not _is_sharp(
+                image, variance, mask, avoid, ratios, y, x, factor, n_sigma, False
+            ) or _near_saturated(mask, y, x):
+                continue
+            if n == len(found):
+                return n
+            found[n] = y * nx + x
+            n += 1
+    for k in range(n):
+        mask[found[k] // nx, found[k] % nx] |= _CR
+    return n
+
+
+@njit(cache=True)
+def grow_by_shape(
+    image: np.ndarray,
+    variance: np.ndarray,
+    mask: np.ndarray,
+    avoid: int,
+    ratios: np.ndarray,
+    rounds: int,
+    min_snr: float,
+    factor: float,
+    n_sigma: float,
+    found: np.ndarray,
+    n: int,
+) -> int:
+    """Follow tracks: flag neighbours of hits that pass a looser test; return the new count.
+
+    A round only sees hits of earlier rounds, so the result does not depend on the order.
+    """
+    ny, nx = image.shape
+    skip = np.int32(avoid) | _CR | _NEW
+    squared = np.float32(min_snr * min_snr)
+    for _ in range(rounds):
+        first = n
+        for k in range(first):
+            y, x = found[k] // nx, found[k] % nx
+            for j in range(max(0, y - 1), min(ny, y + 2)):
+                for i in range(max(0, x - 1), min(nx, x + 2)):
+                    p = image[j, i]
+                    if mask[j, i] & skip or n == len(found):
+                        continue
+                    if not (p > 0 and p * p > squared * variance[j, i]):
+                        continue
+                    if _near_saturated(mask, j, i):
+                        continue
+                    if _is_sharp(image, variance, mask, avoid, ratios, j, i, factor, n_sigma, True):
+                        mask[j, i] |= _NEW
+                        found[n] = j * nx + i
+                        n += 1
+        for k in range(first, n):
+            y, x = found[k] // nx, found[k] % nx
+            mask[y, x] = (mask[y, x] | _CR) & ~_NEW
+        if n == first:
+            break
+    return n
+
+
+@njit(cache=True)
+def keep_brighter(
+    difference: np.ndarray,
+    difference_variance: np.ndarray,
+    sign: float,
+    n_sigma: float,
+    mask: np.ndarray,
+    other_mask: np.ndarray,
+    avoid: int,
+    found: np.ndarray,
+    n: int,
+) -> int:
+    """Unflag hits whose snap is not significantly brighter than the other; return what is left.
+
+    Where the other snap has no usable pixel the shape alone decides. `found` is compacted.
+    """
+    nx = difference.shape[1]
+    kept = 0
+    for k in range(n):
+        y, x = found[k] // nx, found[k] % nx
+        d = sign * difference[y, x]
+        brighter = d > 0 and d * d > n_sigma * n_sigma * difference_variance[y, x]
+        if brighter or other_mask[y, x] & avoid:
+            found[kept] = found[k]
+            kept += 1
+        else:
+            mask[y, x] &= ~_CR
+    return kept
+
+
+@njit(cache=True)
+def grow_by_difference(
+    image: np.ndarray,
+    variance: np.ndarray,
+    difference: np.ndarray,
+    difference_variance: np.ndarray,
+    sign: float,
+    mask: np.ndarray,
+    avoid: int,
+    rounds: int,
+    min_snr: float,
+    n_sigma: float,
+    found: np.ndarray,
+    n: int,
+) -> int:
+    """Grow hits while the pixel and its excess over the other snap are significant."""
+    ny, nx = image.shape
+    skip = np.int32(avoid) | _CR
+    squared, squared_d = np.float32(min_snr * min_snr), np.float32(n_sigma * n_sigma)
+    first = 0
+    for _ in range(rounds):
+        last = n
+        for k in range(first, last):
+            y, x = found[k] // nx, found[k] % nx
+            for j in range(max(0, y - 1), min(ny, y + 2)):
+                for i in range(max(0, x - 1), min(nx, x + 2)):
+                    if mask[j, i] & skip or n == len(found):
+                        continue
+                    p, d = image[j, i], sign * difference[j, i]
+                    if not (p > 0 and p * p > squared * variance[j, i]):
+                        continue
+                    if d > 0 and d * d > squared_d * difference_variance[j, i]:
+                        mask[j, i] |= _CR
+                        found[n] = j * nx + i
+                        n += 1
+        first = last
+    return n
+
+
+@njit(cache=True)
+def sanitise(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, no_data: int) -> int:
+    """Set `no_data`, image 0 and variance 0 where either is not finite or the variance not > 0.
+
+    Returns how many pixels were found that did not have the bit yet.
+    """
+    ny, nx = image.shape
+    bit = np.int32(no_data)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            sound = np.isfinite(image[y, x]) and np.isfinite(variance[y, x]) and variance[y, x] > 0
+            if not sound:
+                n += 0 if mask[y, x] & bit else 1
+                mask[y, x] |= bit
+                image[y, x] = 0
+                variance[y, x] = 0
+    return n
+
+
+@njit(cache=True)
+def subtract_scaled(
+    image: np.ndarray,
+    variance: np.ndarray,
+    mask: np.ndarray,
+    other: np.ndarray,
+    other_variance: np.ndarray,
+    other_mask: np.ndarray,
+    avoid: int,
+    scale: float,
+    residual: float,
+    difference: np.ndarray,
+    difference_variance: np.ndarray,
+) -> None:
+    """difference = image - scale x other, with its variance; 0 where either has `avoid` set.
+
+    `residual` is the share of a source's light that does not cancel (seeing differs between
+    snaps); it enters the variance as (residual x the light common to both)^2.
+    """
+    ny, nx = image.shape
+    scale32, square = np.float32(scale), np.float32(scale * scale)
+    residual32, zero = np.float32(residual), np.float32(0)
+    for y in range(ny):
+        for x in range(nx):
+            a, b = image[y, x], scale32 * other[y, x]
+            usable = ((mask[y, x] | other_mask[y, x]) & avoid) == 0
+            difference[y, x] = a - b if usable else zero
+            # The smaller of the two: a cosmic ray in one of them must not count as a source.
+            common = residual32 * max(min(a, b), zero)
+            difference_variance[y, x] = (
+                variance[y, x] + square * other_variance[y, x] + common * common
+            )
+
+
+@njit(cache=True)
+def accumulate(
+    image: np.ndarray,
+    variance: np.ndarray,
+    sigma: np.ndarray,
+    mask: np.ndarray,
+    skip: int,
+    time: float,
+    total: np.ndarray,
+    total_variance: np.ndarray,
+    total_sigma: np.ndarray,
+    total_time: np.ndarray,
+    total_mask: np.ndarray,
+) -> None:
+    """Add one snap's pixels without a bit of `skip` to the running sums.
+
+    `sigma` and `total_sigma` may have no rows: no noise from masters. The masks are joined.
+    """
+    ny, nx = image.shape
+    has_sigma = sigma.shape[0] > 0
+    time32 = np.float32(time)
+    for y in range(ny):
+        for x in range(nx):
+            total_mask[y, x] |= mask[y, x]
+            if not mask[y, x] & skip:
+                total[y, x] += image[y, x]
+                total_variance[y, x] += variance[y, x]
+                total_time[y, x] += time32
+                if has_sigma:
+                    total_sigma[y, x] += sigma[y, x]
+
+
+@njit(cache=True)
+def scale_to_full_time(
+    total: np.ndarray,
+    total_variance: np.ndarray,
+    total_sigma: np.ndarray,
+    total_time: np.ndarray,
+    total_mask: np.ndarray,
+    full_time: float,
+    no_data: int,
+    replaced: int,
+) -> None:
+    """Turn sums over the clean snaps into what all snaps would have given.
+
+    With f = full time / time of the clean snaps: image x f, variance f^2 (sum v + (sum sigma)^2),
+    for the masters' noise is the same in every snap. A pixel that only some snaps give gets the
+    bit `replaced` and loses `no_data`; one that none gives gets `no_data`, image and variance 0.
+    """
+    ny, nx = total.shape
+    full32 = np.float32(full_time)
+    has_sigma = total_sigma.shape[0] > 0
+    no_data32, replaced32 = np.int32(no_data), np.int32(replaced)
+    for y in range(ny):
+        for x in range(nx):
+            time = total_time[y, x]
+            if has_sigma:
+                total_variance[y, x] += total_sigma[y, x] * total_sigma[y, x]
+            if time <= 0:
+                total_mask[y, x] |= no_data32
+                total[y, x] = 0
+                total_variance[y, x] = 0
+            elif time < np.float32(0.999) * full32:
+                f = full32 / time
+                total[y, x] *= f
+                total_variance[y, x] *= f * f
+                total_mask[y, x] = (total_mask[y, x] & ~no_data32) | replaced32
+
+
+@njit(cache=True)
+def interpolate(
+    image: np.ndarray, variance: np.ndarray, usable: np.ndarray, places: np.ndarray
+) -> None:
+    """Fill pixels from usable ones around them, weighted by 1 / distance^2.
+
+    Looks as far as 5 pixels; what finds nothing stays. `usable` must be unset at all `places`,
+    so that the result does not depend on their order.
+    """
+    ny, nx = image.shape
+    for place in places:
+        y, x = place // nx, place % nx
+        weights, value, spread = 0.0, 0.0, 0.0
+        for reach in range(1, 6):
+            for j in range(max(0, y - reach), min(ny, y + reach + 1)):
+                for i in range(max(0, x - reach), min(nx, x + reach + 1)):
+                    if usable[j, i]:
+                        w = 1.0 / ((j - y) ** 2 + (i - x) ** 2)
+                        weights += w
+                        value += w * image[j, i]
+                        spread += w * variance[j, i]
+            if weights > 0:
+                image[y, x] = value / weights
+                variance[y, x] = spread / weights
+                break
+
+
+def warm_up() -> None:
+    """Compile every kernel of cs and sfm, and of what they share, on a tiny synthetic visit."""
+    from mpipipe.stages.cs.warm_up import run_tiny_visit
+
+    run_tiny_visit()

@@ -1,0 +1,116 @@
+"""Footprints: the connected pixels around peaks of a map, and their shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+FOOTPRINT = np.dtype(
+    [
+        ("n_pixels", "i8"),
+        ("n_peaks", "i8"),
+        ("x0", "i8"),
+        ("x1", "i8"),
+        ("y0", "i8"),
+        ("y1", "i8"),
+        ("length", "f8"),
+        ("elongation", "f8"),
+    ]
+)
+"""A footprint: pixels, peaks, first and last column and row, and the extent of its major axis
+(the length of a bar of the same moments, pixels) and major over minor axis."""
+
+
+def grow_footprints(
+    map_: np.ndarray, threshold: float, y: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flood the map above a threshold from its peaks, over all eight neighbours.
+
+    Parameters
+    ----------
+    map_
+        (ny, nx) float32.
+    y, x
+        Peaks, integers.
+
+    Returns
+    -------
+    labels
+        (ny, nx) int32: 0 outside, else 1 + number of the footprint.
+    of_peak
+        int32, number of each peak's footprint; in the order of the peaks.
+    footprints
+        One `FOOTPRINT` row each.
+    """
+    labels = np.zeros(map_.shape, np.int32)
+    of_peak = np.zeros(len(y), np.int32)
+    sums = np.zeros((len(y), 10))
+    # Pixels are labelled when they are put on the stack, so none is there twice.
+    stack = np.empty(max(1, int((map_ > threshold).sum())), np.int64)
+    n = _flood(map_, threshold, np.asarray(y, np.int64), np.asarray(x, np.int64), labels,
+               of_peak, sums, stack)  # fmt: skip
+    return labels, of_peak, _shapes(sums[:n], np.bincount(of_peak, minlength=n))
+
+
+@njit(cache=True)
+def _flood(
+    map_: np.ndarray,
+    threshold: float,
+    ys: np.ndarray,
+    xs: np.ndarray,
+    labels: np.ndarray,
+    of_peak: np.ndarray,
+    sums: np.ndarray,
+    stack: np.ndarray,
+) -> int:
+    """Fill labels, and for each footprint n, sx, sy, sxx, syy, sxy about its peak, and limits."""
+    ny, nx = map_.shape
+    n_footprints = 0
+    for k in range(len(ys)):
+        if labels[ys[k], xs[k]] > 0:
+            of_peak[k] = labels[ys[k], xs[k]] - 1
+            continue
+        of_peak[k] = n_footprints
+        row = sums[n_footprints]
+        row[6], row[7], row[8], row[9] = xs[k], xs[k], ys[k], ys[k]
+        n_footprints += 1
+        labels[ys[k], xs[k]] = n_footprints
+        stack[0] = ys[k] * nx + xs[k]
+        waiting = 1
+        while waiting > 0:
+            waiting -= 1
+            y, x = stack[waiting] // nx, stack[waiting] % nx
+            dx, dy = float(x - xs[k]), float(y - ys[k])
+            row[0] += 1
+            row[1] += dx
+            row[2] += dy
+            row[3] += dx * dx
+            row[4] += dy * dy
+            row[5] += dx * dy
+            row[6], row[7] = min(row[6], x), max(row[7], x)
+            row[8], row[9] = min(row[8], y), max(row[9], y)
+            for j in range(max(0, y - 1), min(ny, y + 2)):
+                for i in range(max(0, x - 1), min(nx, x + 2)):
+                    if labels[j, i] == 0 and map_[j, i] > threshold:
+                        labels[j, i] = n_footprints
+                        stack[waiting] = j * nx + i
+                        waiting += 1
+    return n_footprints
+
+
+def _shapes(sums: np.ndarray, n_peaks: np.ndarray) -> np.ndarray:
+    rows = np.zeros(len(sums), FOOTPRINT)
+    n = np.maximum(sums[:, 0], 1)
+    mean_x, mean_y = sums[:, 1] / n, sums[:, 2] / n
+    # Every pixel is a square: its own second moment is 1/12.
+    xx = sums[:, 3] / n - mean_x**2 + 1 / 12
+    yy = sums[:, 4] / n - mean_y**2 + 1 / 12
+    xy = sums[:, 5] / n - mean_x * mean_y
+    half_sum, root = 0.5 * (xx + yy), np.hypot(0.5 * (xx - yy), xy)
+    major, minor = half_sum + root, np.maximum(half_sum - root, 1 / 12)
+    rows["n_pixels"], rows["n_peaks"] = sums[:, 0], n_peaks
+    for column, name in enumerate(("x0", "x1", "y0", "y1"), start=6):
+        rows[name] = sums[:, column]
+    rows["length"] = np.sqrt(12 * major)
+    rows["elongation"] = np.sqrt(major / minor)
+    return rows

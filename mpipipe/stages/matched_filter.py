@@ -1,0 +1,229 @@
+"""Matched filter for point sources with a Gaussian of the seeing, and what its map tells.
+
+For an image d of noise variance v with good pixels g, the filter gives
+``S = conv(g d / v, P) / sqrt(conv(g / v, P^2))``, the significance of a point source of profile P
+at every pixel, and ``F = conv(g d / v, P) / conv(g / v, P^2)``, its flux. v holds sky and read
+noise but no light of sources: with the data's own photons in it, faint peaks would weigh less
+when their noise is positive. P is separable, so the filter costs two short sums a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from mpipipe.data.background import Background
+
+_CLIP = 4.0
+_SAMPLES = 400_000
+
+
+@dataclass(frozen=True)
+class FilterMap:
+    """The result of a matched filter.
+
+    Attributes
+    ----------
+    numerator
+        (ny, nx) float32: conv(g d / v, P).
+    weight
+        (ny, nx) float32: conv(g / v, P^2), the inverse variance of the flux.
+    ratio
+        sum(P) / sum(P^2): the area of the profile, in pixels.
+    """
+
+    numerator: np.ndarray
+    weight: np.ndarray
+    ratio: float
+
+    def significance(self) -> np.ndarray:
+        """The map S, (ny, nx) float32; 0 where no pixel is good."""
+        out = np.empty_like(self.numerator)
+        _significance(self.numerator, self.weight, out)
+        return out
+
+    def subtract(self, surface: Background) -> None:
+        """Take a surface off the filtered image, in place.
+
+        Exact where the surface is smooth on the scale of P, but for a share of the surface at
+        pixels whose neighbours are excluded.
+        """
+        ratio = np.float32(self.ratio)
+        for first, band in surface.bands():
+            rows = slice(first, first + len(band))
+            band *= self.weight[rows]
+            band *= ratio
+            self.numerator[rows] -= band
+
+
+def gaussian_taps(fwhm: float) -> np.ndarray:
+    """One-dimensional Gaussian of this FWHM (pixels) out to 4 sigma, float32, sum 1."""
+    sigma = fwhm / 2.354820045
+    half = max(1, math.ceil(4 * sigma))
+    x = np.arange(-half, half + 1)
+    taps = np.exp(-0.5 * (x / sigma) ** 2)
+    return (taps / taps.sum()).astype(np.float32)
+
+
+def matched_filter(
+    image: np.ndarray, variance: np.ndarray, exclude: np.ndarray, fwhm: float
+) -> FilterMap:
+    """Filter an image with a Gaussian of its FWHM.
+
+    Parameters
+    ----------
+    image, variance
+        (ny, nx) float32, electrons (background subtracted) and electrons^2 without sources.
+    exclude
+        (ny, nx) bool, pixels that do not count.
+    fwhm
+        Pixels.
+    """
+    taps = gaussian_taps(fwhm)
+    squares = taps * taps
+    numerator = np.empty_like(image)
+    weight = np.empty_like(image)
+    _filter(image, variance, exclude, taps, squares, numerator, weight)
+    ratio = 1 / float(squares.sum(dtype=float)) ** 2
+    return FilterMap(numerator, weight, ratio)
+
+
+def robust_width(values: np.ndarray) -> float:
+    """Clipped standard deviation about the clipped mean, corrected for what a Gaussian loses.
+
+    Evenly spaced samples are taken of long arrays. NaN when there are fewer than 10 values.
+    """
+    values = values[:: max(1, values.size // _SAMPLES)].astype(np.float64)
+    values = values[np.isfinite(values)]
+    if values.size < 10:
+        return float("nan")
+    centre = float(np.median(values))
+    width = 1.4826 * float(np.median(np.abs(values - centre)))
+    # The width of a Gaussian cut at k sigma is less than sigma by a known factor.
+    edge = math.exp(-0.5 * _CLIP**2) * _CLIP * math.sqrt(2 / math.pi)
+    lost = math.sqrt(1 - edge / math.erf(_CLIP / math.sqrt(2)))
+    for _ in range(20):
+        inside = values[np.abs(values - centre) <= _CLIP * width]
+        if inside.size < 10:
+            return width
+        centre, last = float(inside.mean()), width
+        width = float(inside.std()) / lost
+        if abs(width - last) <= 1e-4 * width:
+            break
+    return width
+
+
+@njit(cache=True)
+def _sum_rows(
+    ring: np.ndarray, first: int, taps: np.ndarray, padded: np.ndarray, out: np.ndarray
+) -> None:
+    """One row of the separable sum: over the rows of `ring` from slot `first`, then along it."""
+    n_taps, nx = ring.shape
+    half = n_taps // 2
+    padded[:] = 0
+    for k in range(n_taps):
+        tap = taps[k]
+        row = ring[(first + k) % n_taps]
+        for x in range(nx):
+            padded[half + x] += tap * row[x]
+    out[:] = 0
+    for k in range(n_taps):
+        tap = taps[k]
+        for x in range(nx):
+            out[x] += tap * padded[x + k]
+
+
+@njit(cache=True, error_model="numpy")
+def _filter(
+    image: np.ndarray,
+    variance: np.ndarray,
+    exclude: np.ndarray,
+    taps: np.ndarray,
+    squares: np.ndarray,
+    numerator: np.ndarray,
+    weight: np.ndarray,
+) -> None:
+    """Fill `numerator` and `weight` of a `FilterMap`, row by row through two rings of rows."""
+    ny, nx = image.shape
+    n_taps = len(taps)
+    half = n_taps // 2
+    data = np.zeros((n_taps, nx), np.float32)
+    inverse = np.zeros((n_taps, nx), np.float32)
+    padded = np.zeros(nx + 2 * half, np.float32)
+    zero, one = np.float32(0), np.float32(1)
+    for y in range(ny + half):
+        slot = y % n_taps
+        if y < ny:
+            for x in range(nx):
+                w = zero if exclude[y, x] else one / variance[y, x]
+                inverse[slot, x] = w
+                data[slot, x] = zero if exclude[y, x] else image[y, x] * w
+        else:
+            inverse[slot] = zero
+            data[slot] = zero
+        if y >= half:
+            first = (y + 1) % n_taps  # the oldest row
+            _sum_rows(data, first, taps, padded, numerator[y - half])
+            _sum_rows(inverse, first, squares, padded, weight[y - half])
+
+
+@njit(cache=True, error_model="numpy")
+def _significance(numerator: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
+    """S = numerator / sqrt(weight), 0 where there is no weight."""
+    ny, nx = numerator.shape
+    for y in range(ny):
+        for x in range(nx):
+            w = weight[y, x]
+            out[y, x] = numerator[y, x] / np.sqrt(w) if w > 0 else np.float32(0)
+
+
+@njit(cache=True)
+def _scan_peaks(
+    map_: np.ndarray, threshold: float, half: int, ys: np.ndarray, xs: np.ndarray
+) -> int:
+    """Maxima above `threshold` in windows of half width `half`; how many there are.
+
+    Of equal neighbours the first in reading order counts. Fills `ys`, `xs` as far as they reach.
+    """
+    ny, nx = map_.shape
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            value = map_[y, x]
+            if not value > threshold:
+                continue
+            is_peak = True
+            for j in range(max(0, y - half), min(ny, y + half + 1)):
+                for i in range(max(0, x - half), min(nx, x + half + 1)):
+                    other = map_[j, i]
+                    earlier = j < y or (j == y and i < x)
+                    if other > value or (earlier and other == value):
+                        is_peak = False
+                        break
+                if not is_peak:
+                    break
+            if is_peak:
+                if n < len(ys):
+                    ys[n], xs[n] = y, x
+                n += 1
+    return n
+
+
+def find_peaks(map_: np.ndarray, threshold: float, half: int) -> tuple[np.ndarray, np.ndarray]:
+    """Local maxima of a map above a threshold, in windows of (2 half + 1)^2 pixels.
+
+    Returns
+    -------
+    y, x
+        int32, in reading order.
+    """
+    room = 20_000
+    while True:
+        ys, xs = np.empty(room, np.int32), np.empty(room, np.int32)
+        n = _scan_peaks(map_, threshold, half, ys, xs)
+        if n <= room:
+            return ys[:n], xs[:n]
+        room = n
