@@ -10,7 +10,7 @@ from numba import njit
 from mpipipe.data.camera import Linearity
 from mpipipe.sim.astrometry import focal_plane
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
-from mpipipe.sim.optics import vignetting
+from mpipipe.sim.optics import vignetting, vignetting_at
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.survey import Survey
 
@@ -71,9 +71,7 @@ def _mean_vignetting(survey: Survey) -> float:
         nx, ny = instrument.camera.type_of(detector).size
         x = (np.arange(64) + 0.5) * nx / 64 - 0.5
         y = (np.arange(64) + 0.5) * ny / 64 - 0.5
-        u, v = place.to_unit(x[None, :], y[:, None])
-        r2 = u * u + v * v
-        total += float(np.mean(1.0 - survey.vignetting * r2 * (0.3 + 0.7 * r2)))
+        total += float(vignetting_at(survey, *place.to_unit(x[None, :], y[:, None])).mean())
     return total / len(instrument.detectors)
 
 

@@ -270,10 +270,15 @@ def _rotation_to_pixels(place: FocalPlane, sources: Sources) -> np.ndarray:
 
 def _sky_image(visit: Visit, place: FocalPlane, shape: tuple[int, int], time: float) -> np.ndarray:
     """Expected electrons of the sky in one snap, (ny, nx) float32."""
-    x, y = np.arange(shape[1], dtype=float), np.arange(shape[0], dtype=float)
-    u, v = place.to_unit(x[None, :], y[:, None])
-    slope = visit.sky_gradient[0] * u + visit.sky_gradient[1] * v
-    return np.asarray(visit.sky * time * (1.0 + slope), dtype=np.float32)
+
+    def level(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        u, v = place.to_unit(x, y)
+        return visit.sky * time * (1.0 + visit.sky_gradient[0] * u + visit.sky_gradient[1] * v)
+
+    # Linear in the pixels, so a row and a column make the image.
+    row = level(np.arange(shape[1], dtype=float), np.zeros(shape[1]))
+    column = level(np.zeros(shape[0]), np.arange(shape[0], dtype=float))
+    return np.add.outer((column - column[0]).astype(np.float32), row.astype(np.float32))
 
 
 def _streak(

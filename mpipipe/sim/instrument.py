@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -127,9 +128,8 @@ def make_chip(survey: Survey, ccd: str) -> Chip:
     noise = np.array([channel.read_noise or survey.read_noise for channel in kind.channels])
     crosstalk = None
     if kind.crosstalk is not None:
-        crosstalk = np.array(kind.crosstalk) * (
-            1 + survey.crosstalk_error * rng.normal(size=(n, n))
-        )
+        wrong = 1.0 + survey.crosstalk_error * rng.normal(size=(n, n))
+        crosstalk = np.array(kind.crosstalk) * wrong
     return Chip(
         detector,
         kind,
@@ -164,8 +164,12 @@ def _with_channels(kind: DetectorType, n: int) -> DetectorType:
     first = kind.channels[0]
     overscan = 32 if first.biassec is None else max(first.biassec.shape[1], 16)
     saturation = min((channel.saturation or 65535.0) for channel in kind.channels)
-    common = {"gain": first.gain, "read_noise": first.read_noise, "saturation": saturation}
-    common["linearity"] = first.linearity
+    common: dict[str, Any] = {
+        "gain": first.gain,
+        "read_noise": first.read_noise,
+        "saturation": saturation,
+        "linearity": first.linearity,
+    }
     if n == 1:
         channels = [
             Channel(

@@ -130,10 +130,18 @@ def enclosed_fraction(psf: Psf, radius: float, x: float, y: float) -> float:
 
 def vignetting(survey: Survey, place: FocalPlane, shape: tuple[int, int]) -> np.ndarray:
     """Relative throughput over a CCD, 1 at the field's centre; (ny, nx) float32."""
-    y, x = np.arange(shape[0], dtype=float), np.arange(shape[1], dtype=float)
-    u, v = place.to_unit(x[None, :], y[:, None])
+    x = np.arange(shape[1], dtype=float)
+    result = np.empty(shape, dtype=np.float32)
+    for start in range(0, shape[0], 128):
+        y = np.arange(start, min(start + 128, shape[0]), dtype=float)
+        result[start : start + 128] = vignetting_at(survey, *place.to_unit(x[None, :], y[:, None]))
+    return result
+
+
+def vignetting_at(survey: Survey, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The same at field positions in units of the field's radius."""
     r2 = u * u + v * v
-    return (1.0 - survey.vignetting * r2 * (0.3 + 0.7 * r2)).astype(np.float32)
+    return np.asarray(1.0 - survey.vignetting * r2 * (0.3 + 0.7 * r2))
 
 
 def cloud_transmission(visit: Visit, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def common_cards(camera: Camera, chip: Chip, identity: RawIdentity) -> dict[str,
     start = Time(identity.mjd, format="mjd", scale="tai")
     date = start if names.time_system == "TAI" else start.utc
     filters = {band: name for name, band in camera.filters.items()}
-    types = {kind: word for word, kind in camera.image_types.items()}
+    types: dict[str, str] = {kind: word for word, kind in camera.image_types.items()}
     kind = types.get(identity.kind, _TYPE_WORDS[identity.kind])
     values: dict[tuple[str, ...], object] = {
         names.visit: identity.visit,

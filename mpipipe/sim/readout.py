@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpipipe.data.camera import Channel, FileFormat
+from mpipipe.data.sections import Section
 from mpipipe.sim.detector import bias_pattern, measured_signal
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.seeds import generator
@@ -45,7 +46,7 @@ def canvases(chip: Chip, file_format: FileFormat) -> tuple[Canvas, ...]:
     return tuple(result)
 
 
-def _sections(channel: Channel) -> list:  # type: ignore[type-arg]
+def _sections(channel: Channel) -> list[Section]:
     every = (channel.datasec, channel.biassec, channel.parallel_biassec)
     return [section for section in every if section is not None]
 

@@ -1,4 +1,4 @@
-"""The reference catalogue: stars with errors of their own, as a survey like Gaia would list them."""
+"""The reference catalogue: stars with errors of their own, as a survey like Gaia gives them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mpipipe.data.schema import Column, Schema
+from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.sky import STAR
 from mpipipe.sim.survey import BANDS, Survey
@@ -72,10 +73,7 @@ def write_reference(survey: Survey, folder: Path) -> list[Path]:
     """Write the reference catalogue as a FITS table; return its path."""
     from astropy.io import fits
 
-    table = fits.BinTableHDU(reference_stars(survey), name="REFERENCE")
-    for index, column in enumerate(REFERENCE.columns, start=1):
-        if column.unit:
-            table.header[f"TUNIT{index}"] = column.unit
+    table = table_hdu(REFERENCE, reference_stars(survey))
     path = folder / FILE_NAME
     write_fits_atomically(path, fits.HDUList([fits.PrimaryHDU(), table]))
     return [path]

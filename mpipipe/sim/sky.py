@@ -164,10 +164,9 @@ def _galaxies(survey: Survey, rng: np.random.Generator) -> np.ndarray:
     kind = np.clip(np.where(early, rng.normal(0.9, 0.1, n), rng.normal(0.3, 0.2, n)), 0, 1)
     _set_magnitudes(rows, mag, kind, _GALAXY_TYPE, _GALAXY_COLOURS, 0.05, rng)
     rows["bulge"] = np.where(early, rng.uniform(0.7, 1.0, n), rng.uniform(0.0, 0.3, n))
-    radius = survey.galaxy_radius * 10 ** (
-        survey.galaxy_radius_slope * (mag - 24.0)
-        + survey.galaxy_radius_scatter * rng.normal(size=n)
-    )
+    trend = survey.galaxy_radius_slope * (mag - 24.0)
+    scatter = survey.galaxy_radius_scatter * rng.normal(size=n)
+    radius = survey.galaxy_radius * 10 ** (trend + scatter)
     rows["disk_radius"] = np.clip(radius, 0.05, 10.0)
     rows["bulge_radius"] = np.clip(radius * np.where(early, 1.0, 0.4), 0.05, 10.0)
     rows["axis_ratio"] = np.where(early, rng.uniform(0.5, 1.0, n), rng.uniform(0.2, 1.0, n))

@@ -192,8 +192,11 @@ def read_survey(root: Path) -> Survey:
     """
     path = root / OPTIONS_FILE
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))["survey"]
-        return Survey(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["survey"]
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        return Survey(**values)
     except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadDataError(f"is no simulation's options: {error}", file=path) from error
 

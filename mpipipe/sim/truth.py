@@ -28,11 +28,12 @@ from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.astrometry import focal_plane
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
 from mpipipe.sim.exposures import VisitTruth
+from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.moments import adaptive_moments
 from mpipipe.sim.optics import Psf
 from mpipipe.sim.render import add_stars
-from mpipipe.sim.sky import objects_around
+from mpipipe.sim.sky import OBJECTS, objects_around
 from mpipipe.sim.survey import BANDS, Survey
 from mpipipe.sim.visits import plan_visits
 from mpipipe.store.checksums import write_json_atomically
@@ -82,9 +83,11 @@ RAYS = Schema(
 
 def write_catalogue(survey: Survey, folder: Path) -> list[Path]:
     """Write the objects of the whole survey and its visits."""
-    rows = survey_objects(survey)
+    from astropy.io import fits
+
     paths = [folder / "objects.fits", folder / "visits.json"]
-    _write_table(paths[0], rows, "OBJECTS")
+    table = table_hdu(OBJECTS, survey_objects(survey))
+    write_fits_atomically(paths[0], fits.HDUList([fits.PrimaryHDU(), table]))
     instrument = make_instrument(survey)
     visits = [dataclasses.asdict(v) for v in plan_visits(survey, instrument.n_snaps)]
     write_json_atomically(paths[1], visits)
@@ -167,10 +170,10 @@ def write_visit(survey: Survey, ccd: str, truth: VisitTruth, folder: Path) -> li
     )
     hdus: list[Any] = [
         primary,
-        fits.BinTableHDU(rows, name="SOURCES"),
+        table_hdu(SOURCES, rows),
         fits.ImageHDU(stamps.astype(np.float32), name="PSF"),
         fits.ImageHDU(centres, name="PSF_AT"),
-        fits.BinTableHDU(rays, name="RAYS"),
+        table_hdu(RAYS, rays),
         fits.CompImageHDU(truth.state, name="STATE", compression_type="GZIP_1"),
     ]
     if survey.truth_images:
@@ -197,9 +200,8 @@ def psf_stamps(
         (49, size, size) of unit total flux (a part of which lies outside the stamp).
     """
     ny, nx = shape
-    gx, gy = np.meshgrid(
-        (np.arange(_GRID) + 0.5) * nx / _GRID, (np.arange(_GRID) + 0.5) * ny / _GRID
-    )
+    middle = (np.arange(_GRID) + 0.5) / _GRID
+    gx, gy = np.meshgrid(middle * nx, middle * ny)
     centres = np.stack([gx.ravel(), gy.ravel()], axis=1) - 0.5
     stamps = np.zeros((len(centres), size, size))
     for psf in psfs:
@@ -288,12 +290,4 @@ def _lossy(image: np.ndarray, name: str, step: float, unit: str) -> Any:
         compression_type="RICE_1",
         quantize_level=-step,
         quantize_method=-1,
-    )
-
-
-def _write_table(path: Path, rows: np.ndarray, name: str) -> None:
-    from astropy.io import fits
-
-    write_fits_atomically(
-        path, fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(rows, name=name)])
     )
