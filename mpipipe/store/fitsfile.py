@@ -146,8 +146,9 @@ class FitsFile:
     path
         The file.
     headers_only
-        Read no further than the first HDU that has data, and do not ask that they are complete:
-        for scanning.
+        Read no further than the first HDU that has data: for scanning.
+    incomplete
+        Do not raise when data are missing, but say so in `truncated`.
 
     Raises
     ------
@@ -155,8 +156,11 @@ class FitsFile:
         If it can not be opened, is no FITS file, or is truncated or corrupt.
     """
 
-    def __init__(self, path: str | Path, *, headers_only: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, headers_only: bool = False, incomplete: bool = False
+    ) -> None:
         self.path = Path(path)
+        self.truncated: str | None = None
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -164,7 +168,7 @@ class FitsFile:
         try:
             with _naming(self.path):
                 self._source = self._open_source()
-                self.hdus = self._walk(headers_only)
+                self.hdus = self._walk(headers_only, incomplete)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -225,24 +229,36 @@ class FitsFile:
             return _GzipSource(self._descriptor)
         return _PlainSource(self._descriptor)
 
-    def _walk(self, headers_only: bool) -> list[Hdu]:
+    def _walk(self, headers_only: bool, incomplete: bool) -> list[Hdu]:
         hdus: list[Hdu] = []
         position = 0
         while True:
-            if hdus and (
-                (headers_only and (hdus[-1].size or len(hdus) > 1))
-                or not self._source.read(position, 8).startswith(b"XTENSION")
-            ):
+            if headers_only and hdus and (hdus[-1].size or len(hdus) > 1):
+                return hdus
+            if hdus and not self._source.read(position, 8).startswith(b"XTENSION"):
+                if not headers_only and self._source.read(position, BLOCK).strip(b"\0 "):
+                    self._refuse_remainder(position)
                 return hdus
             hdu = self._read_hdu(position, len(hdus))
-            if not headers_only and not self._source.has(hdu.start + hdu.size):
-                raise BadDataError(
-                    f"is truncated: HDU {hdu.index} ({hdu.name}) should have {hdu.size} bytes "
-                    "of data",
-                    way_out=RECOPY,
-                )
+            # A gzip file would have to be decompressed to know: left to whoever reads it.
+            is_cheap = not headers_only or isinstance(self._source, _PlainSource)
+            if is_cheap and not self._source.has(hdu.start + hdu.size):
+                reason = f"is truncated: the data of HDU {hdu.index} should be {hdu.size} bytes"
+                if not incomplete:
+                    raise BadDataError(reason, way_out=RECOPY)
+                self.truncated = reason
+                return [*hdus, hdu]
             hdus.append(hdu)
             position = hdu.start + -(-hdu.size // BLOCK) * BLOCK
+
+    def _refuse_remainder(self, position: int) -> None:
+        """A block or more behind the last HDU: a header claims fewer or smaller pixels."""
+        if self._source.has(position + BLOCK):
+            raise BadDataError(
+                "has bytes behind its last HDU: the header does not describe all of its data",
+                key="BITPIX, NAXIS",
+                way_out=RECOPY,
+            )
 
     def _read_hdu(self, position: int, index: int) -> Hdu:
         block = self._source.read(position, BLOCK)

@@ -130,6 +130,22 @@ def identify(header: Mapping[str, Any], file_name: str, camera: Camera) -> Ident
     )
 
 
+def identify_by_name(file_name: str, camera: Camera) -> tuple[int, int, str, str] | None:
+    """(visit, snap, detector, channel) by the name alone, for files whose header is damaged.
+
+    None unless the name tells all that the camera's format needs.
+    """
+    named = _named(file_name, camera)
+    try:
+        visit = int(named["visit"]) % _VISIT_DIGITS
+        snap = int(named.get("snap", "0"))
+        detector = _detector({}, named, camera)
+        channel = _channel({}, named, camera)
+    except (KeyError, ValueError, IdentityError):
+        return None
+    return (visit, snap, detector, channel) if detector else None
+
+
 def lookup(header: Mapping[str, Any], camera: Camera, quantity: str, suffix: str = "") -> Any:
     """The first value that header or constants have for a quantity; None if there is none.
 
