@@ -30,7 +30,7 @@ _IDENTITY = (
         "parent",
         "i8",
         "",
-        "id of the brightest source of its footprint; 0 if alone",
+        "id of the most significant source of its footprint; -1 if alone",
         "meta.id.parent",
     ),
 )
@@ -60,13 +60,6 @@ _SHAPE = (
     Column("ixx", "f4", "pixel2", "adaptive second moment along x", "phys.size"),
     Column("iyy", "f4", "pixel2", "adaptive second moment along y", "phys.size"),
     Column("ixy", "f4", "pixel2", "adaptive mixed second moment", "phys.size"),
-    Column(
-        "localBackground",
-        "f4",
-        "electron",
-        "median sky left in an annulus, a pixel",
-        "instr.background",
-    ),
 )
 
 _FLAGS = (
