@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from mpipipe.data.errors import MpipipeError
 from mpipipe.parallel.launch import Ranks, launch
@@ -39,6 +40,11 @@ def on_master(world: World, function: Callable[[], int]) -> int:
     if not answer:
         raise _AgreedError(failure or FailedOnMasterError("rank 0 has ended the run"))
     return int(answer)
+
+
+def fail_together(error: MpipipeError) -> NoReturn:
+    """End `together` with an error that every rank has met at the same place."""
+    raise _AgreedError(error) from error
 
 
 @contextmanager

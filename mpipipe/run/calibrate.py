@@ -79,7 +79,7 @@ def _snaps(
             errors.append(error)
             warnings.append(f"snap {files.snap} left out: {error}")
             continue
-        for _, path in files.paths:
+        for path in files.paths:
             inputs[f"input {Path(path).name}"] = sha256_file(path)
     if not exposures:
         raise errors[0]
@@ -99,6 +99,7 @@ def _one_snap(
     if context.camera.kind == "calibrated":
         return raw.read_calibrated(files, context.camera)
     frame = raw.read_frame(files, context.camera)
+    warnings.extend(frame.warnings)
     clipboard: Clipboard = {
         "raw": frame,
         "masters": masters,

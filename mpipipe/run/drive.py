@@ -103,7 +103,8 @@ def _drive(
 ) -> None:
     incarnation = on_master(ranks.world, lambda: _begin(layout, make, ranks))
     rank = ranks.world.rank
-    log.start(log.LogConfig(str(log.log_path(layout.logs, rank)), layout.root.name, rank))
+    path = str(log.log_path(layout.logs, rank))
+    log.start(log.LogConfig(path, layout.root.name, rank, terminal_level="ERROR"))
     events.start(layout.trace / f"{incarnation:04d}", rank)
     context, plan = load_run(layout)
     ledger = Ledger.read(layout, plan)

@@ -88,6 +88,6 @@ def _report(outcome: Outcome, task: Task) -> None:
         logger.info("%s: %s", task.label, outcome.kind.label)
     else:
         stage = f" in {outcome.stage}" if outcome.stage else ""
-        logger.error("%s: %s%s: %s", task.label, outcome.kind.label, stage, outcome.reason)
+        logger.warning("%s: %s%s: %s", task.label, outcome.kind.label, stage, outcome.reason)
     if outcome.traceback:
-        logger.error("%s", outcome.traceback)
+        logger.warning("%s", outcome.traceback)

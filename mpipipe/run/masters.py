@@ -58,7 +58,7 @@ class _Bench:
             except BadDataError as error:
                 self.warnings.append(f"left out: {error}")
                 continue
-            for _, path in frame.paths:
+            for path in frame.paths:
                 self.inputs[f"input {Path(path).name}"] = sha256_file(path)
         return found
 

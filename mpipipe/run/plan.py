@@ -314,14 +314,15 @@ def _frame_to_json(frame: FrameFiles) -> list[Any]:
         frame.detector,
         frame.kind,
         frame.band,
-        [list(pair) for pair in frame.paths],
+        list(frame.paths),
+        list(frame.channels),
         *finite,
         frame.n_bytes,
     ]
 
 
 def _frame_from_json(entry: list[Any]) -> FrameFiles:
-    visit, snap, detector, kind, band, paths, exposure_time, mjd_start, n_bytes = entry
+    visit, snap, detector, kind, band, paths, channels, exposure_time, mjd_start, size = entry
     nan = float("nan")
     return FrameFiles(
         visit,
@@ -329,8 +330,9 @@ def _frame_from_json(entry: list[Any]) -> FrameFiles:
         detector,
         kind,
         band,
-        tuple((channel, path) for channel, path in paths),
+        tuple(paths),
+        tuple(channels),
         nan if exposure_time is None else exposure_time,
         nan if mjd_start is None else mjd_start,
-        n_bytes,
+        size,
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from mpipipe.data.errors import MpipipeError, OutputError
 from mpipipe.data.schema import Schema
+from mpipipe.parallel.together import fail_together, on_master
 from mpipipe.parallel.world import World
 from mpipipe.run.ledger import Ledger
 from mpipipe.run.phases import PHASES
@@ -26,10 +30,22 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
     """
     schemas = {schema.name: schema for phase in plan.phases for schema in PHASES[phase].tables}
     share = sorted(ledger.best)[world.rank :: world.size]
+    on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     for name in sorted(schemas):
         rows = _rows(ledger, share, schemas[name])
-        publish_catalogue(world, layout.catalogue(name), schemas[name], rows)
+        try:
+            publish_catalogue(world, layout.catalogue(name), schemas[name], rows)
+        except MpipipeError as error:
+            fail_together(error)
     return sorted(schemas)
+
+
+def _make_folder(folder: Path) -> int:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"can not be made: {error.strerror}", file=folder) from error
+    return 0
 
 
 def _rows(ledger: Ledger, share: list[int], schema: Schema) -> dict[int, np.ndarray]:

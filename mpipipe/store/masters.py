@@ -92,7 +92,7 @@ def write_master(path: Path, master: MasterFrame, *, provenance: Mapping[str, st
     if master.image is not None and master.kind == "defects":
         header = fits.Header()
         for key, bit in mask_planes.header_cards().items():
-            header[f"HIERARCH {key}"] = (bit, mask_planes.PLANES[key[3:]])
+            header[f"HIERARCH {key}"] = bit
         hdus.append(
             fits.CompImageHDU(
                 master.image, header, name="MASK", compression_type="RICE_1", quantize_level=0.0
