@@ -20,7 +20,7 @@ class AmpOffsetConfig(StageConfig):
     """Options of ca.isrCcdSdqa."""
 
     width: int = Field(
-        default=32, ge=2, description="pixels on either side of a boundary that count"
+        default=64, ge=2, description="pixels on either side of a boundary that count"
     )
 
 
@@ -43,8 +43,8 @@ def amp_offset(
 ) -> tuple[float, float]:
     """Step of the sky from channel `one` to its neighbour `two`, electrons.
 
-    Both sides are clipped means of strips along the boundary; a gradient of the sky is taken
-    out by the strips' own inner halves.
+    Both sides are clipped means of strips along the boundary. Where the inner and outer halves
+    of the strips show a significant gradient of the sky, it is taken out.
 
     Returns
     -------
@@ -66,10 +66,18 @@ def amp_offset(
     half = width // 2
     edges = (0, half, width, 2 * width - half, 2 * width)
     cuts = [slice(edges[k], edges[k + 1]) for k in range(4)]
-    means = [clipped_mean(image[:, cut][good[:, cut]].astype(np.float64))[0] for cut in cuts]
+    stats = []
+    for cut in cuts:
+        values = image[:, cut][good[:, cut]].astype(np.float64)
+        mean, spread = clipped_mean(values)
+        stats.append((mean, spread / np.sqrt(max(values.size, 1))))
+    means, errors = np.array(stats).T
     # Outer and inner half on each side, centres at -3, -1, +1, +3 quarter widths.
     slope = ((means[1] - means[0]) + (means[3] - means[2])) / 2
-    return float(means[2] - means[1] - slope), float(np.mean(means))
+    step = (means[2] + means[3] - means[1] - means[0]) / 2
+    if abs(slope) > 2 * np.sqrt(np.sum(errors**2)) / 2:
+        step -= 2 * slope
+    return float(step), float(np.mean(means))
 
 
 @stage("ca.isrCcdSdqa", needs=("exposure", "sdqa"), adds=("exposure",), config=AmpOffsetConfig)

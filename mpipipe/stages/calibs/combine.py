@@ -261,6 +261,14 @@ def build_dark(
     )
 
 
+def _mean_response(image: np.ndarray) -> float:
+    """Mean of the pixels that respond at all like the others; vignetting counts, defects not."""
+    values = image.ravel().astype(np.float64)
+    middle = float(np.median(values))
+    alike = np.abs(values - middle) <= 0.5 * abs(middle)
+    return float(values[alike].mean()) if alike.any() else middle
+
+
 def _usable_flats(
     reduced: list[ReducedFrame],
     levels: np.ndarray,
@@ -317,9 +325,7 @@ def build_flat(
         return image
 
     sample = slice(0, None, max(1, reduced[0].shape[0] // 128))
-    levels = np.array(
-        [clipped_mean(electrons(f, sample)[..., ::4].astype(np.float64))[0] for f in reduced]
-    )
+    levels = np.array([_mean_response(electrons(f, sample)[..., ::4]) for f in reduced])
     keep = _usable_flats(reduced, levels, config, warnings)
     if keep.sum() < min_frames:
         raise BadDataError(

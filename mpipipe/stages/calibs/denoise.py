@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpipipe.stages.isr.overscan import smooth_linear, smooth_median
+
 MESH = 32
 """Side of the blocks of the smooth surface, pixels."""
+
+WINDOW = 31
+"""Rows or columns over which their profile is smoothed."""
 
 
 def _clipped_moments(values: np.ndarray, n_sigma: float = 4.0) -> tuple[float, float]:
@@ -32,11 +37,23 @@ def _clipped_moments(values: np.ndarray, n_sigma: float = 4.0) -> tuple[float, f
     return mean, variance
 
 
-def _profile(image: np.ndarray, limit: float) -> np.ndarray:
+def _profile(image: np.ndarray, noise: float, limit: float) -> np.ndarray:
+    """Mean of every row: smooth, plus what rows have of their own beyond their noise."""
     from mpipipe.stages.calibs import kernels
 
-    result = np.empty(image.shape[0])
-    kernels.clipped_rows(np.ascontiguousarray(image), limit, result)
+    means = np.empty(image.shape[0])
+    kernels.clipped_rows(np.ascontiguousarray(image), limit, means)
+    if len(means) < 3 * WINDOW:
+        return means
+    middle = smooth_median(means, WINDOW)
+    own = noise / image.shape[1]
+    spread = np.sqrt(_clipped_moments(means - middle)[1] + own)
+    smooth = smooth_linear(np.where(np.abs(means - middle) < 5 * spread, means, middle), WINDOW)
+    rest = means - smooth
+    # The smooth profile follows the noise of a row by 1 / window.
+    total = _clipped_moments(rest)[1]
+    share = max(0.0, 1.0 - own * (1.0 - 1.0 / WINDOW) / total) if total > 0 else 0.0
+    result: np.ndarray = smooth + np.where(np.abs(rest) > 5 * spread, rest, share * rest)
     return result
 
 
@@ -93,10 +110,10 @@ def denoise(
     rest = image - np.float32(level)
     rows, columns = np.zeros(image.shape[0]), np.zeros(image.shape[1])
     for _ in range(2):
-        step = _profile(rest, limit)
+        step = _profile(rest, noise, limit)
         rest -= step.astype(np.float32)[:, None]
         rows += step
-        step = _profile(rest.T, limit)
+        step = _profile(rest.T, noise, limit)
         rest -= step.astype(np.float32)
         columns += step
     surface = _surface(rest, noise, limit)

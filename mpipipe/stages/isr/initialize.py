@@ -189,11 +189,13 @@ def initialize(
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Check all calibration inputs, settle gains and read noise, cut out the data sections."""
+    warnings.extend(raw.warnings)
     channels = cut_channels(raw)
-    for name, plane, flags in zip(channels.names, channels.image, channels.mask, strict=True):
-        if is_constant(plane):
-            flags |= planes.bits("NO_DATA")
-            warnings.append(f"channel {name}: all pixels have the value {plane[0, 0]:g}")
+    for channel, plane, flags in zip(raw.channels, channels.image, channels.mask, strict=True):
+        if channel.dead or is_constant(plane):
+            flags |= planes.bits("BAD", "NO_DATA")
+            if not channel.dead:  # the reader has warned of those it knows
+                warnings.append(f"channel {channel.name}: all pixels are {plane[0, 0]:g}")
     check_masters(channels, masters)
     for channel in raw.channels:
         _check_linearity(channel)

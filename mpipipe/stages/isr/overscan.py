@@ -159,22 +159,32 @@ def fit_overscan(channel: RawChannel, skip: int, config: OverscanConfig) -> Over
 def _fit_parallel(
     channel: RawChannel, levels: np.ndarray, first_row: int, rms: float, config: OverscanConfig
 ) -> np.ndarray:
-    """Level of the parallel overscan over the serial one, a number a data column, smoothed."""
+    """Level of the parallel overscan over the serial one, a number a data column, smoothed.
+
+    Its mean counts only where the serial overscan goes on beside it: else the drift since the
+    last data row would be taken for it. A profile within its own noise is none.
+    """
     from mpipipe.stages.isr import kernels
 
     section, data = channel.parallel_biassec, channel.datasec
     assert section is not None
-    at = np.clip(np.arange(section.y0, section.y1) - first_row, 0, len(levels) - 1)
-    over = channel.pixels[section.slices].astype(np.float32) - levels[at][:, None]
+    over = channel.pixels[section.slices].astype(np.float32)
+    beside = section.y0 >= first_row and section.y1 <= first_row + len(levels)
+    if beside:
+        over -= levels[section.y0 - first_row : section.y1 - first_row, None].astype(np.float32)
     # Rows next to the data hold charge left behind by bright columns: the clipping is by column.
     columns = np.empty(over.shape[1])
-    kernels.overscan_rows(np.ascontiguousarray(over.T, np.float32), config.n_sigma, columns)
-    limit = 5 * max(rms, 0.1) / np.sqrt(over.shape[0])
-    middle = np.median(columns)
-    columns = np.where(np.abs(columns - middle) > limit, middle, columns)
-    smooth = smooth_linear(columns, config.window)
-    at = np.clip(np.arange(data.x0, data.x1) - section.x0, 0, len(smooth) - 1)
-    return smooth[at].astype(np.float32)
+    kernels.overscan_rows(np.ascontiguousarray(over.T), config.n_sigma, columns)
+    noise = max(rms, 0.3) / np.sqrt(over.shape[0])
+    middle = float(np.median(columns))
+    columns = np.where(np.abs(columns - middle) > 5 * noise, middle, columns)
+    mean = float(columns.mean())
+    shape = smooth_linear(columns - mean, config.window)
+    if float(np.mean(shape**2)) < 4 * noise**2 / min(config.window, len(shape)):
+        shape[:] = 0.0
+    profile = shape + (mean if beside else 0.0)
+    at = np.clip(np.arange(data.x0, data.x1) - section.x0, 0, len(profile) - 1)
+    return profile[at].astype(np.float32)
 
 
 def _take_pedestals(

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import ChannelStack
+from mpipipe.data.mask import is_set
 from mpipipe.stages.stage import StageConfig, stage
 
 
@@ -30,6 +31,12 @@ def variance(config: VarianceConfig, *, channels: ChannelStack) -> Mapping[str, 
     """Apply the gain; variance is photon noise plus read noise squared."""
     from mpipipe.stages.isr import kernels
 
+    # The corner first: it tells for all but dead channels.
+    dead = [
+        bool(is_set(mask[0, 0], "NO_DATA") and is_set(mask, "NO_DATA").all())
+        for mask in channels.mask
+    ]
+    channels.read_noise = np.where(dead, 1.0, channels.read_noise)
     unknown = np.flatnonzero(~(channels.read_noise > 0))
     if len(unknown):
         raise BadDataError(
