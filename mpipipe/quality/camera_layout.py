@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import TYPE_CHECKING
 
 from mpipipe.data.camera import Camera, Channel, DetectorType
@@ -81,7 +82,7 @@ def _channels(axes: Axes, name: str, kind: DetectorType) -> None:
     nx, ny = _size(kind)
     axes.add_patch(Rectangle((0, 0), nx, ny, facecolor="none", edgecolor=_EDGE))
     if all(channel.detsec is None for channel in kind.channels):
-        names = ", ".join(channel.name for channel in kind.channels)
+        names = textwrap.fill(", ".join(channel.name for channel in kind.channels), 32)
         axes.text(nx / 2, ny / 2, f"{names}\nplaces stand in the header", ha="center", va="center")
     for channel in kind.channels:
         if channel.detsec is not None:
