@@ -10,7 +10,9 @@ assembled CCD, in unbinned pixels; a descending range in a section flips that ax
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -319,6 +321,24 @@ class FileNames(Strict):
     pattern: str | None = None
     detector: str | None = None
 
+    @model_validator(mode="after")
+    def _pattern_works(self) -> FileNames:
+        if self.pattern is None:
+            return self
+        try:
+            groups = set(re.compile(self.pattern).groupindex)
+        except re.error as error:
+            raise ValueError(f"pattern is no regular expression: {error}") from error
+        known = {"visit", "snap", "raft", "sensor", "ccd", "channel", "filter"}
+        if groups - known:
+            raise ValueError(
+                f"pattern has group {min(groups - known)!r}; known: {', '.join(sorted(known))}"
+            )
+        fields = {field for _, field, _, _ in Formatter().parse(self.detector or "") if field}
+        if fields - groups:
+            raise ValueError(f"detector uses {min(fields - groups)!r}, which pattern has not")
+        return self
+
 
 class HeaderMap(Strict):
     """Header keys (first one found wins) of each quantity that mpipipe needs.
@@ -330,7 +350,7 @@ class HeaderMap(Strict):
     """
 
     visit: tuple[str, ...] = ()
-    """Only the last 12 digits count. None found: the start of the exposure, YYMMDDhhmmss."""
+    """Only the last 14 digits count. None found: the start of the exposure, YYYYMMDDhhmmss."""
     snap: tuple[str, ...] = ()
     detector: tuple[str, ...] = ()
     channel: tuple[str, ...] = ()

@@ -1,16 +1,16 @@
 """Source ids: 63 bits that follow from the content (visit, CCD, number) and lead back to it.
 
 Layout, from the highest bit: 36 bits visit key, 10 bits CCD number, 17 bits number in the CCD.
-The visit key is the visit number itself below 2**35. Larger numbers are dates in all cameras
-known here, and are packed by what they say, so that two visits can never share a key:
+The visit key is the visit number itself below 2**34. Larger numbers begin with a date (2000 to
+2099) in all cameras known here, and are packed by it, so that two visits never share a key:
 
-* 14 digits YYYYMMDDhhmmss (2000 to 2543): 2**35 + seconds since 2000-01-01;
-* 13 digits YYYYMMDDNNNNN (2000 to 2469): 2**35 + 2**34 + 100,000 x days since 2000-01-01 + NNNNN.
+* 14 digits YYYYMMDDNNNNNN (a time hhmmss or a counter): 2**34 + 10**6 x days since 2000 + NNNNNN;
+* 13 digits YYYYMMDDNNNNN (Rubin's): behind those, 10**5 x days since 2000 + NNNNN.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 
@@ -22,10 +22,11 @@ VISIT_BITS = 36
 MAX_SOURCES = 1 << NUMBER_BITS
 """Sources that one CCD of one visit can have."""
 
-_PLAIN = 1 << 35
-_SECONDS = 1 << 34
-_EPOCH = datetime(2000, 1, 1)
-_SEQUENCE = 100_000
+_PLAIN = 1 << 34
+_FIRST_DAY = date(2000, 1, 1)
+_N_DAYS = (date(2100, 1, 1) - _FIRST_DAY).days
+_LONG, _SHORT = 10**6, 10**5
+"""Visit numbers that a day can have, with 14 and with 13 digits."""
 
 
 def visit_key(visit: int) -> int:
@@ -34,55 +35,39 @@ def visit_key(visit: int) -> int:
     Raises
     ------
     BadDataError
-        If the number is negative, or is 2**35 or more and no date.
+        If the number is negative, or is 2**34 or more and begins with no date.
     """
     if 0 <= visit < _PLAIN:
         return visit
-    text = str(visit)
-    key = -1
-    if len(text) == 14:
-        key = _seconds_key(text)
-    elif len(text) == 13:
-        key = _day_key(text)
-    if key < 0:
-        raise BadDataError(
-            f"visit number {visit} does not fit into a source id",
-            key="visit",
-            way_out="number visits below 34,359,738,368, or as YYYYMMDDhhmmss or YYYYMMDDNNNNN",
-        )
-    return key
+    for n_digits, per_day, base in ((14, _LONG, _PLAIN), (13, _SHORT, _PLAIN + _N_DAYS * _LONG)):
+        day, number = divmod(visit, per_day)
+        if len(str(visit)) == n_digits and (n_days := _days(day)) >= 0:
+            return base + n_days * per_day + number
+    raise BadDataError(
+        f"visit number {visit} does not fit into a source id",
+        key="visit",
+        way_out="number visits below 17,179,869,184, or as YYYYMMDDhhmmss or YYYYMMDDNNNNN",
+    )
 
 
-def _seconds_key(text: str) -> int:
+def _days(day: int) -> int:
+    """Days from 2000 to the date YYYYMMDD; -1 if it is none, or outside 2000 to 2099."""
     try:
-        elapsed = datetime.strptime(text, "%Y%m%d%H%M%S") - _EPOCH
+        n_days = (date(day // 10000, day // 100 % 100, day % 100) - _FIRST_DAY).days
     except ValueError:
         return -1
-    seconds = elapsed // timedelta(seconds=1)
-    # strptime takes second 60 or 61 for the next minute's: that would give two visits one key.
-    if int(text[-2:]) > 59 or not 0 <= seconds < _SECONDS:
-        return -1
-    return _PLAIN + seconds
-
-
-def _day_key(text: str) -> int:
-    try:
-        days = (datetime.strptime(text[:8], "%Y%m%d") - _EPOCH).days
-    except ValueError:
-        return -1
-    key = days * _SEQUENCE + int(text[8:])
-    return _PLAIN + _SECONDS + key if days >= 0 and key < _SECONDS else -1
+    return n_days if 0 <= n_days < _N_DAYS else -1
 
 
 def visit_of_key(key: int) -> int:
     """The visit number that has this key."""
     if key < _PLAIN:
         return key
-    rest = key - _PLAIN
-    if rest < _SECONDS:
-        return int((_EPOCH + timedelta(seconds=rest)).strftime("%Y%m%d%H%M%S"))
-    days, number = divmod(rest - _SECONDS, _SEQUENCE)
-    return int(f"{_EPOCH + timedelta(days=days):%Y%m%d}") * _SEQUENCE + number
+    rest, per_day = key - _PLAIN, _LONG
+    if rest >= _N_DAYS * _LONG:
+        rest, per_day = rest - _N_DAYS * _LONG, _SHORT
+    n_days, number = divmod(rest, per_day)
+    return int(f"{_FIRST_DAY + timedelta(days=n_days):%Y%m%d}") * per_day + number
 
 
 def source_ids(visit: int, ccd_number: int, numbers: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ class FrameInfo:
     Attributes
     ----------
     visit
-        Number of the visit (0 <= visit < 2**40).
+        Number of the visit, at most 14 digits (see `mpipipe.data.ids`).
     snap
         Number of the snap within the visit, from 0.
     detector

@@ -60,10 +60,10 @@ def mjd_of_date(text: str) -> tuple[float, bool]:
 
 
 def date_digits(mjd: float) -> int:
-    """An MJD as the number YYMMDDhhmmss (seconds cut off), e.g. 250602041014."""
+    """An MJD as the number YYYYMMDDhhmmss (seconds cut off), e.g. 20250602041014."""
     # The nudge keeps a whole second whole through the rounding of MJD (about a microsecond).
     seconds = math.floor(mjd * 86400.0 + 1e-4)
     day, of_day = divmod(seconds, 86400)
     date = datetime.date.fromordinal(day - _MJD_OF_ORDINAL_0)
     clock = of_day // 3600 * 10000 + of_day // 60 % 60 * 100 + of_day % 60
-    return ((date.year % 100 * 100 + date.month) * 100 + date.day) * 1_000_000 + clock
+    return ((date.year * 100 + date.month) * 100 + date.day) * 1_000_000 + clock

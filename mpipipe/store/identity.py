@@ -18,8 +18,8 @@ from mpipipe.data.camera import Camera, FileFormat
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.times import date_digits, mjd_of_date, utc_to_tai
 
-_VISIT_DIGITS = 10**12
-"""Visit numbers keep their last 12 digits, which is below 2**40."""
+_VISIT_DIGITS = 10**14
+"""Visit numbers keep their last 14 digits: a date and a time or counter."""
 
 _QUANTITIES = (
     "visit", "snap", "detector", "channel", "filter", "exposure_time", "dark_time", "date", "mjd",
