@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from mpipipe.store.fits import RECOPY, open_fits
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _MAX_HEADER = 400 * BLOCK
-_MAX_PIXELS = 1 << 31
+_MAX_PIXELS = 1 << 28
 
 
 class _PlainSource:
@@ -162,7 +163,8 @@ class FitsFile:
         self.path = Path(path)
         self.truncated: str | None = None
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without O_NONBLOCK a named pipe would wait for its writer.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise BadDataError(f"can not be read: {error.strerror}", file=path) from error
         try:
@@ -222,6 +224,8 @@ class FitsFile:
             self._source.finish()
 
     def _open_source(self) -> _PlainSource | _GzipSource:
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            raise BadDataError("is no file")
         magic = os.pread(self._descriptor, 9, 0)
         if not magic:
             raise BadDataError("is empty", way_out=RECOPY)

@@ -90,16 +90,21 @@ def find_raw_files(source: str | Path | Iterable[str | Path]) -> list[str]:
         return [top]
     found: list[str] = []
     folders = [top]
+    # Links are followed, but a link back to a parent would never end.
+    seen: set[tuple[int, int]] = set()
     while folders:
         folder = folders.pop()
         try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
-                        # A link back to a parent would never end.
-                        if not entry.is_symlink() and entry.name not in _SKIPPED_FOLDERS:
+                        if entry.name not in _SKIPPED_FOLDERS:
                             folders.append(entry.path)
                     elif entry.name.lower().endswith(_SUFFIXES):
                         found.append(entry.path)
