@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine or a slow disk is no defect; hangs are ended by the timeout of each test.
+settings.register_profile("mpipipe", deadline=None)
+settings.load_profile("mpipipe")
 
 REPO = Path(__file__).resolve().parents[1]
 REALDATA = Path(os.environ.get("MPIPIPE_REALDATA", REPO.parent / "shared" / "realdata"))

@@ -4,7 +4,7 @@ What a task handed over is durable once `RecordWriter.append` returns: one write
 Whatever happens to the file (cut off anywhere, bits flipped, pages zeroed), reading it gives whole
 records only, all of those that are whole, and a list of the damage.
 
-Layout: a file header (magic, random file number, length and CRC of JSON attributes), then records:
+Layout: a file header (magic, random file number, length, CRC) and JSON attributes, then records:
 header (magic, file number, task, attempt, kind, lengths, CRC of the body, CRC of the header) and
 body (phase, meta, payload). The file number keeps a record that is part of somebody's payload from
 being taken for one of this file.
@@ -96,7 +96,8 @@ class RecordWriter:
         self._unsynced = 0
         self._file_number = int.from_bytes(os.urandom(8), "little")
         text = json.dumps(dict(attributes or {})).encode()
-        head = _FILE_HEADER.pack(_FILE_MAGIC, self._file_number, len(text), zlib.crc32(text))
+        head = _FILE_HEADER.pack(_FILE_MAGIC, self._file_number, len(text), 0)[:-4]
+        head += struct.pack("<I", zlib.crc32(text, zlib.crc32(head)))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             self._fd = os.open(self.path, flags, 0o644)
@@ -211,7 +212,7 @@ class RecordReader:
             magic, self._file_number, length, crc = _FILE_HEADER.unpack(raw)
             if magic == _FILE_MAGIC and length <= _MAX_ATTRIBUTES:
                 text = os.pread(self._fd, length, _FILE_HEADER.size)
-                if len(text) == length and zlib.crc32(text) == crc:
+                if len(text) == length and zlib.crc32(text, zlib.crc32(raw[:-4])) == crc:
                     self.attributes = json.loads(text)
                     return _FILE_HEADER.size + length
         self.damage.append(Damage(0, self._size, "no header of a record file"))
