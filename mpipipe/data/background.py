@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class Background:
     def image(self) -> np.ndarray:
         """The whole surface, (ny, nx) float32."""
         surface = np.zeros(self.shape, dtype=np.float32)
-        for first, band in self._bands():
+        for first, band in self.bands():
             surface[first : first + len(band)] = band
         return surface
 
@@ -91,10 +92,10 @@ class Background:
         """Subtract the surface from a float32 image (ny, nx) in place."""
         if image.shape != self.shape:
             raise ValueError(f"background of {self.shape} on an image of {image.shape}")
-        for first, band in self._bands():
+        for first, band in self.bands():
             image[first : first + len(band)] -= band
 
-    def _bands(self) -> Iterator[tuple[int, np.ndarray]]:
+    def bands(self) -> Iterator[tuple[int, np.ndarray]]:
         """The surface in bands of rows that stay in the CPU's cache: (first row, float32 rows).
 
         The array is the same one every time: use it before asking for the next.
@@ -102,15 +103,15 @@ class Background:
         ny, nx = self.shape
         rows = _weights(np.arange(ny, dtype=float), ny, self.values.shape[0]) @ self.values
         factors = _interval_factors(nx, rows.shape[1])
-        curvature = rows @ _curvature_matrix(_centres(nx, rows.shape[1])).T
+        curvature = rows @ _curvature_matrix(nx, rows.shape[1]).T
+        sides = (rows[:, :-1], rows[:, 1:], curvature[:, :-1], curvature[:, 1:])
+        parts = np.stack(sides, axis=-1, dtype=np.float32).transpose(1, 0, 2).copy()
         band = np.empty((min(_BAND, ny), nx), dtype=np.float32)
         for first in range(0, ny, _BAND):
             here = slice(first, min(first + _BAND, ny))
             part = band[: here.stop - here.start]
             for k, span, weights in factors:
-                sides = (rows[here, k], rows[here, k + 1], curvature[here, k])
-                parts = np.stack([*sides, curvature[here, k + 1]], axis=1, dtype=np.float32)
-                part[:, span] = parts @ weights
+                np.matmul(parts[k, here], weights, out=part[:, span])
             if not factors:
                 part[:] = rows[here]
             yield first, part
@@ -144,9 +145,10 @@ def _interval(at: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     return np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, len(nodes) - 2)
 
 
-def _curvature_matrix(nodes: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=32)
+def _curvature_matrix(length: int, n_cells: int) -> np.ndarray:
     """Matrix from values at the nodes to second derivatives of the natural spline there."""
-    n = len(nodes)
+    nodes, n = _centres(length, n_cells), n_cells
     matrix = np.zeros((n, n))
     if n < 3:
         return matrix
@@ -182,7 +184,7 @@ def _weights(at: np.ndarray, length: int, n_cells: int) -> np.ndarray:
     k = _interval(at, nodes)
     h = np.diff(nodes)[k]
     left, right, bow_left, bow_right = _hermite((at - nodes[k]) / h, h)
-    curvature = _curvature_matrix(nodes)
+    curvature = _curvature_matrix(length, n_cells)
     weights: np.ndarray = bow_left[:, None] * curvature[k] + bow_right[:, None] * curvature[k + 1]
     rows = np.arange(len(at))
     weights[rows, k] += left

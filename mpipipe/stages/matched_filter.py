@@ -116,6 +116,20 @@ def robust_width(values: np.ndarray) -> float:
     return width
 
 
+def lower_width(values: np.ndarray) -> float:
+    """Width of the lower half: median minus the 15.87th percentile.
+
+    Sources, resolved or not, only ever add light: on a map of the sky this half is the noise.
+    NaN when there are fewer than 10 values.
+    """
+    values = values[:: max(1, values.size // _SAMPLES)]
+    values = values[np.isfinite(values)]
+    if values.size < 10:
+        return float("nan")
+    low, middle = np.percentile(values, [15.865525, 50.0])
+    return float(middle - low)
+
+
 @njit(cache=True)
 def _sum_rows(
     ring: np.ndarray, first: int, taps: np.ndarray, padded: np.ndarray, out: np.ndarray
@@ -174,10 +188,11 @@ def _filter(
 def _significance(numerator: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
     """S = numerator / sqrt(weight), 0 where there is no weight."""
     ny, nx = numerator.shape
+    tiny = np.float32(1e-30)
     for y in range(ny):
         for x in range(nx):
-            w = weight[y, x]
-            out[y, x] = numerator[y, x] / np.sqrt(w) if w > 0 else np.float32(0)
+            # Without any weight the numerator is 0 too.
+            out[y, x] = numerator[y, x] / np.sqrt(max(weight[y, x], tiny))
 
 
 @njit(cache=True)

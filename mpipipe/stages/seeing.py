@@ -21,6 +21,8 @@ FWHM_OF_SIGMA = 2.354820045
 DIRECTIONS: tuple[tuple[int, int], ...] = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Steps (dy, dx) to one neighbour of each opposite pair; the other is the step reversed."""
 
+_PEAK_LEVELS = (40.0, 20.0, 8.0)
+"""Significance of the peak pixel: lower levels only where higher ones give too few stars."""
 _MARGIN = 8
 _LEAST_NEIGHBOUR = 0.08
 _MOST_CANDIDATES = 500
@@ -89,11 +91,14 @@ def measure_seeing(
     default
         What to return when no star is found.
     """
-    for n_sigma in (40.0, 20.0, 8.0):
-        stars = _find_stars(image, variance, exclude, n_sigma)
-        if stars is not None and len(stars) >= _FEW:
+    y, x = candidates(image, variance, exclude, _PEAK_LEVELS[-1])
+    peak_snr = image[y, x] / np.sqrt(variance[y, x])
+    stars: np.ndarray = np.empty(0)
+    for level in _PEAK_LEVELS:
+        stars = _choose_stars(image, exclude, y[peak_snr > level], x[peak_snr > level])
+        if len(stars) >= _FEW:
             break
-    if stars is None or not len(stars):
+    if not len(stars):
         return default
     ixx, iyy, ixy = (float(np.median(stars[name])) for name in ("ixx", "iyy", "ixy"))
     fwhm = FWHM_OF_SIGMA * (ixx * iyy - ixy * ixy) ** 0.25
@@ -142,13 +147,10 @@ def _measured_ratios(
     return result[0], result[1], result[2], result[3]
 
 
-def _find_stars(
-    image: np.ndarray, variance: np.ndarray, exclude: np.ndarray, n_sigma: float
-) -> np.ndarray | None:
-    """Compact peaks above `n_sigma` whose size is the common one; None if there are none."""
-    y, x = candidates(image, variance, exclude, n_sigma)
-    if not len(y):
-        return None
+def _choose_stars(
+    image: np.ndarray, exclude: np.ndarray, y: np.ndarray, x: np.ndarray
+) -> np.ndarray:
+    """Of candidate peaks those whose size is the common one, with their moments; may be none."""
     if len(y) > _MOST_CANDIDATES:
         brightest = np.argsort(-image[y, x], kind="stable")[:_MOST_CANDIDATES]
         y, x = y[brightest], x[brightest]
@@ -160,7 +162,7 @@ def _find_stars(
     drift = np.hypot(found["x"] - x, found["y"] - y)
     good = (found["state"] == _STATE_OK) & (size > 0.06) & round_enough & (drift < 1.2)
     if not good.any():
-        return None
+        return np.empty(0)
     found, y, x = found[good], y[good], x[good]
     logs = 0.25 * np.log(size[good])
     chosen = _pile(logs)
@@ -208,7 +210,7 @@ def _scan_candidates(
     for y in range(_MARGIN, ny - _MARGIN):
         for x in range(_MARGIN, nx - _MARGIN):
             p = image[y, x]
-            if not (p > 0 and p * p > squared * variance[y, x]):
+            if not p * abs(p) > squared * variance[y, x]:
                 continue
             lowest, highest = p, -p
             for j in range(y - 1, y + 2):

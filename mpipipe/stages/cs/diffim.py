@@ -114,62 +114,47 @@ def _subtract(
     sdqa: Sdqa,
 ) -> SnapDifference:
     time, other_time = exposure_times([exposure, reference])
-    planes = (exposure.image, exposure.variance, exposure.mask)
-    other_planes = (reference.image, reference.variance, reference.mask)
-    image, variance = np.empty_like(exposure.image), np.empty_like(exposure.image)
-    difference = SnapDifference(snap, other, image, variance, 0.0)
     scale = time / other_time
-    kernels.subtract_scaled(*planes, *other_planes, UNUSABLE, scale, 0.0, image, variance)
-    measured = _measure(difference, exposure, reference, scale, seeing, sdqa)
-    difference.residual = max(measured, config.least_residual)
+    residual = _measure(exposure, reference, scale, seeing, sdqa)
+    image, variance = np.empty_like(exposure.image), np.empty_like(exposure.image)
+    difference = SnapDifference(snap, other, image, variance, max(residual, config.least_residual))
     kernels.subtract_scaled(
-        *planes, *other_planes, UNUSABLE, scale, difference.residual, image, variance
-    )
+        exposure.image, exposure.variance, exposure.mask,
+        reference.image, reference.variance, reference.mask,
+        UNUSABLE, scale, difference.residual, image, variance,
+    )  # fmt: skip
     return difference
 
 
 def _measure(
-    difference: SnapDifference,
-    exposure: Exposure,
-    reference: Exposure,
-    scale: float,
-    seeing: Seeing,
-    sdqa: Sdqa,
+    exposure: Exposure, reference: Exposure, scale: float, seeing: Seeing, sdqa: Sdqa
 ) -> float:
     """Metrics of a snap difference; the share of stars' light that remains (0 if unknown)."""
     snap = exposure.info.snap
-    ratio = _noise_ratio(difference, exposure, reference, scale)
-    sdqa.add("cs.diffim.noise_ratio", ratio, snap=snap)
-    residual, flux_ratio, pull = _at_stars(difference, exposure, reference, scale, seeing)
+    sdqa.add("cs.diffim.noise_ratio", _noise_ratio(exposure, reference, scale), snap=snap)
+    residual, flux_ratio, pull = _at_stars(exposure, reference, scale, seeing)
     sdqa.add("cs.diffim.star_residual", residual, snap=snap)
     sdqa.add("cs.diffim.flux_ratio", flux_ratio, snap=snap)
     sdqa.add("cs.diffim.star_pull", pull, snap=snap)
     return residual if np.isfinite(residual) else 0.0
 
 
-def _noise_ratio(
-    difference: SnapDifference, exposure: Exposure, reference: Exposure, scale: float
-) -> float:
+def _noise_ratio(exposure: Exposure, reference: Exposure, scale: float) -> float:
     """Width of difference / predicted sigma on dark sky pixels, from evenly spaced samples.
 
     Dark is decided on the sum of the snaps, whose noise has nothing to do with the difference's.
     """
     step = max(1, int(np.sqrt(exposure.image.size / 500_000)))
     every = (slice(None, None, step), slice(step // 2, None, step))
-    variance = difference.variance[every]
+    own, other = exposure.image[every], np.float32(scale) * reference.image[every]
+    variance = exposure.variance[every] + np.float32(scale**2) * reference.variance[every]
     joined = exposure.mask[every] | reference.mask[every]
-    total = exposure.image[every] + scale * reference.image[every]
-    dark = ((joined & (UNUSABLE | _CR)) == 0) & (total * total < 6.25 * variance)
-    pulls = difference.image[every][dark] / np.sqrt(variance[dark])
-    return robust_width(pulls)
+    dark = ((joined & (UNUSABLE | _CR)) == 0) & ((own + other) ** 2 < 6.25 * variance)
+    return robust_width((own - other)[dark] / np.sqrt(variance[dark]))
 
 
 def _at_stars(
-    difference: SnapDifference,
-    exposure: Exposure,
-    reference: Exposure,
-    scale: float,
-    seeing: Seeing,
+    exposure: Exposure, reference: Exposure, scale: float, seeing: Seeing
 ) -> tuple[float, float, float]:
     """What remains at stars: share of their light, ratio of fluxes, width of flux pulls.
 
@@ -183,11 +168,11 @@ def _at_stars(
         if not (reach <= x < nx - reach and reach <= y < ny - reach):
             continue
         box = (slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1))
-        joined = exposure.mask[box] | reference.mask[box]
-        if (joined & (UNUSABLE | _CR)).any():
+        if ((exposure.mask[box] | reference.mask[box]) & (UNUSABLE | _CR)).any():
             continue
-        d, v = difference.image[box].astype(float), difference.variance[box].astype(float)
         own, other = exposure.image[box].astype(float), scale * reference.image[box].astype(float)
+        v = exposure.variance[box].astype(float) + scale**2 * reference.variance[box]
+        d = own - other
         signal = np.maximum(np.minimum(own, other), 0)
         light = float((signal * signal).sum())
         if light <= 0 or other.sum() <= 0:

@@ -108,7 +108,8 @@ def find_seeds(
     for y in range(ny):
         for x in range(nx):
             p = image[y, x]
-            if not (p > 0 and p * p > squared * variance[y, x]) or mask[y, x] & avoid:
+            # One comparison, hardly ever true: p > 0 by itself would be a toss of a coin.
+            if not p * abs(p) > squared * variance[y, x] or mask[y, x] & avoid:
                 continue
             if not _is_sharp(
                 image, variance, mask, avoid, ratios, y, x, factor, n_sigma, False

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from mpipipe.data.background import Background
-from mpipipe.stages.matched_filter import find_peaks, matched_filter, robust_width
+from mpipipe.stages.matched_filter import find_peaks, lower_width, matched_filter
 from mpipipe.stages.mesh import mesh_background
 
 _BETA = 3.0
@@ -121,7 +121,7 @@ def masked_background(
     map_ = filtered.significance()
     dark = ~unusable
     step = max(1, map_.size // 400_000)
-    width = robust_width(map_.reshape(-1)[::step][dark.reshape(-1)[::step]])
+    width = lower_width(map_.reshape(-1)[::step][dark.reshape(-1)[::step]])
     width = max(width, 1.0) if np.isfinite(width) else 1.0
     n_usable = max(int(dark.sum()), 1)
     for threshold, share in _LEVELS:

@@ -1,6 +1,7 @@
 """sfm_sourceDetection: peaks and footprints on the matched-filter map.
 
-The map is divided by its robust width, so that 5 sigma means the same on correlated noise. For
+The map is divided by the width of its lower half, which sources do not touch, so that 5 sigma
+means the same on correlated noise. For
 detection only, a background of small cells is taken off first: it removes peaks in the halos of
 bright stars and large galaxies, and its light counts as noise.
 """
@@ -20,7 +21,7 @@ from mpipipe.data.ids import MAX_SOURCES
 from mpipipe.data.mask import DTYPE, VALUE
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.stages.footprints import grow_footprints
-from mpipipe.stages.matched_filter import find_peaks, matched_filter, robust_width
+from mpipipe.stages.matched_filter import find_peaks, lower_width, matched_filter
 from mpipipe.stages.mesh import mesh_background
 from mpipipe.stages.sfm.initialize import MeasurementPlanes
 from mpipipe.stages.stage import StageConfig, stage
@@ -141,7 +142,7 @@ def detection_map(
     map_ = filtered.significance()
     step = max(1, map_.size // 400_000)
     usable = ~planes.unusable.reshape(-1)[::step]
-    width = robust_width(map_.reshape(-1)[::step][usable])
+    width = lower_width(map_.reshape(-1)[::step][usable])
     width = width if np.isfinite(width) and width > 0 else 1.0
     if config.local_mesh:
         exclude = planes.unusable | (map_ > config.local_mask * width)
