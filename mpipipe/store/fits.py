@@ -56,8 +56,17 @@ def open_fits(path: str | Path) -> Iterator[fits.HDUList]:
         zlib.error,
     ) as error:
         # Corrupt files surface in astropy as almost any exception.
-        reason = f"is no sound FITS file: {error or type(error).__name__}"
-        raise BadDataError(reason, file=path, way_out=RECOPY) from error
+        raise _unsound(path, error) from error
+    except Exception as error:
+        # The decompressor has an exception of its own, which is not public.
+        if type(error).__name__ != "CfitsioException":
+            raise
+        raise _unsound(path, error) from error
+
+
+def _unsound(path: str | Path, error: BaseException) -> BadDataError:
+    reason = f"is no sound FITS file: {error or type(error).__name__}"
+    return BadDataError(reason, file=path, way_out=RECOPY)
 
 
 _counter = itertools.count()
@@ -112,6 +121,7 @@ _WAYS_OUT = {
     errno.EACCES: "give yourself permission to write there, or choose another folder with -o",
     errno.EPERM: "give yourself permission to write there, or choose another folder with -o",
     errno.EROFS: "the file system is read-only: choose another folder with -o",
+    errno.EEXIST: "a part of the path is a file: choose another folder with -o",
     errno.ENOTDIR: "a part of the path is a file: choose another folder with -o",
 }
 
