@@ -18,6 +18,9 @@ from mpipipe.stages.isr.needs import is_wanted
 from mpipipe.stages.isr.readout import Readout
 from mpipipe.stages.stage import StageConfig, stage
 
+COLUMN_WINDOW = 31
+"""Columns over which the parallel overscan is smoothed."""
+
 MIN_PIXELS = 200
 """Overscan pixels below which the measured read noise is not trusted."""
 
@@ -27,7 +30,10 @@ class OverscanConfig(StageConfig):
 
     n_sigma: float = Field(default=4.0, gt=1, description="clipping of overscan pixels, sigma")
     window: int = Field(
-        default=31, ge=1, description="rows (odd) over which the level is smoothed; 1: not at all"
+        default=0,
+        ge=0,
+        description="0: follow the level as it wanders, by its own statistics; else the rows "
+        "(odd) of a running linear fit; 1: no smoothing",
     )
     parallel: bool = Field(default=True, description="use the parallel overscan where there is one")
     read_noise_tolerance: float = Field(
@@ -37,8 +43,8 @@ class OverscanConfig(StageConfig):
     @field_validator("window")
     @classmethod
     def _is_odd(cls, window: int) -> int:
-        if window % 2 == 0:
-            raise ValueError("window must be odd")
+        if window and window % 2 == 0:
+            raise ValueError("window must be odd, or 0")
         return window
 
 
@@ -84,25 +90,35 @@ def smooth_linear(values: np.ndarray, window: int) -> np.ndarray:
 def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> np.ndarray:
     """Smooth row levels as far as their scatter is noise of `sigma` each.
 
-    Rows that jitter by more than their noise keep a part of their own level, in the ratio of
-    true to total variance (Wiener); single rows that stand out by more than 8 sigma (charge
-    that trails out of a bright star) get the smooth level.
+    What rows have of their own beyond the wandering level and their noise is kept in the ratio
+    of true to total variance (Wiener); rows that stand out (charge that trails out of a bright
+    star) get the smooth level.
+
+    Parameters
+    ----------
+    window
+        Rows of a running linear fit; 0: a smoother that follows the level as it wanders.
     """
-    smooth = smooth_linear(levels, window)
-    if window < 3 or not sigma > 0 or len(levels) < 8:
-        return smooth
+    from mpipipe.stages.isr import kernels
+
+    if window == 1 or len(levels) < 3 or not sigma > 0:
+        return np.array(levels, float)
+    if window == 0:
+        smooth = np.empty(len(levels))
+        left = kernels.smooth_wander(np.asarray(levels, float), sigma**2, smooth)
+    else:
+        smooth = smooth_linear(levels, window)
+        left = sigma**2 / min(window, len(levels))
     rest = levels - smooth
-    spread = 1.4826 * float(np.median(np.abs(rest))) + sigma
-    inside = np.abs(rest) < 8 * spread
-    if not inside.all():
+    inside = np.abs(rest) < 8 * (1.4826 * float(np.median(np.abs(rest))) + sigma)
+    if window > 1 and not inside.all():
         smooth = smooth_linear(np.where(inside, levels, smooth_median(levels, window)), window)
-        rest = np.where(inside, levels - smooth, 0.0)
-    # The smooth level follows the noise of a row by 1 / window.
-    noise = sigma**2 * (1.0 - 1.0 / min(window, len(levels)))
+        rest = levels - smooth
     total = float(np.mean(rest[inside] ** 2)) if inside.any() else 0.0
-    share = max(0.0, 1.0 - noise / total) if total > 0 else 0.0
+    # The smooth level follows a row's noise by `left`.
+    share = max(0.0, 1.0 - (sigma**2 - left) / total) if total > 0 else 0.0
     # Below a tenth the excess is within the uncertainty of a few hundred rows.
-    return smooth + rest * share if share > 0.1 else smooth
+    return smooth + np.where(inside, rest * share, 0.0) if share > 0.1 else smooth
 
 
 def smooth_median(values: np.ndarray, window: int) -> np.ndarray:
@@ -179,8 +195,8 @@ def _fit_parallel(
     middle = float(np.median(columns))
     columns = np.where(np.abs(columns - middle) > 5 * noise, middle, columns)
     mean = float(columns.mean())
-    shape = smooth_linear(columns - mean, config.window)
-    if float(np.mean(shape**2)) < 4 * noise**2 / min(config.window, len(shape)):
+    shape = smooth_linear(columns - mean, COLUMN_WINDOW)
+    if float(np.mean(shape**2)) < 4 * noise**2 / min(COLUMN_WINDOW, len(shape)):
         shape[:] = 0.0
     profile = shape + (mean if beside else 0.0)
     at = np.clip(np.arange(data.x0, data.x1) - section.x0, 0, len(profile) - 1)
@@ -249,7 +265,8 @@ def overscan(
             place: dict[str, Any] = {"channel": channel.name, "snap": raw.info.snap}
             sdqa.add("isr.overscan.level", fit.level, "adu", **place)
             sdqa.add("isr.overscan.rms", fit.rms, "adu", **place)
-        channels.applied["overscan"] = f"rows smoothed over {config.window}"
+        how = f"smoothed over {config.window} rows" if config.window else "smoothed"
+        channels.applied["overscan"] = f"level of each row, {how}"
         _settle_read_noise(channels, readout, config.read_noise_tolerance, warnings)
     if corrections.bias is not Need.OFF:
         _take_pedestals(channels, readout, masters, _not_subtracted(readout))
