@@ -11,6 +11,7 @@ import typer
 
 from mpipipe.cli.exits import Exit
 from mpipipe.data.errors import ConfigError
+from mpipipe.parallel.threads import limit_threads
 
 if TYPE_CHECKING:
     from mpipipe.run.drive import RunResult
@@ -37,7 +38,7 @@ def start(
             "needs a folder of raw frames and a folder to make",
             way_out=f"mpipipe {command} RAW -o OUT, or mpipipe {command} --resume OUT",
         )
-    _limit_threads()
+    warn_of_threads()
     from mpipipe.run.prepare import Request, make_run
     from mpipipe.store.layout import RunLayout
 
@@ -53,16 +54,14 @@ def resume(folder: Path, *options: object, quiet: bool, as_json: bool) -> None:
             "--resume takes no other options: the run folder knows them",
             way_out="to change something, start a run in a new folder",
         )
-    _limit_threads()
+    warn_of_threads()
     from mpipipe.store.layout import RunLayout
 
     _carry_out(RunLayout.at(folder), None, quiet=quiet, as_json=as_json)
 
 
-def _limit_threads() -> None:
-    """Threads of BLAS and numba are pinned before numpy is imported: ranks share the cores."""
-    from mpipipe.parallel.threads import limit_threads
-
+def warn_of_threads() -> None:
+    """Tell of settings that give every rank more threads than one."""
     for warning in limit_threads():
         typer.echo(f"mpipipe: {warning}", err=True)
 

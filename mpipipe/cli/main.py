@@ -16,6 +16,7 @@ from mpipipe import __version__
 from mpipipe.cli import calibs, camera, config, doctor, plan, run, show, simulate, verify, warmup
 from mpipipe.cli.exits import Exit
 from mpipipe.data.errors import MpipipeError
+from mpipipe.parallel.threads import limit_threads
 
 app = typer.Typer(
     name="mpipipe",
@@ -58,6 +59,8 @@ def _root(
 
 def main() -> None:
     """Run the command line; every error that is ours ends as one line and an exit code."""
+    # Before anything imports numpy: ranks share the cores, so each has one thread.
+    limit_threads()
     try:
         app()
     except MpipipeError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mpipipe.cli.exits import Exit
 from mpipipe.cli.options import QuietOption
 
 if TYPE_CHECKING:
@@ -83,10 +84,22 @@ def simulate(
         return
     if out is None:
         raise ConfigError("needs a folder to fill", way_out="mpipipe simulate OUT --preset tiny")
-    from mpipipe.sim.simulate import simulate_survey
+    from mpipipe.cli.drive import warn_of_threads
+    from mpipipe.cli.simulation import simulate_on_ranks
+    from mpipipe.parallel.together import FailedOnMasterError
+    from mpipipe.sim.tasks import SimFolder
 
-    folder = simulate_survey(survey, out, truth)
-    if not quiet:
+    warn_of_threads()
+    folder = SimFolder.at(out, truth)
+    try:
+        result = simulate_on_ranks(survey, folder, quiet=quiet)
+    except FailedOnMasterError as error:
+        raise typer.Exit(Exit.COULD_NOT_RUN) from error
+    if result.interrupted:
+        raise typer.Exit(Exit.RESUME_ME)
+    if result.n_failed:
+        raise typer.Exit(Exit.WITH_FAILURES)
+    if result.is_master and not quiet:
         typer.echo(f"raw frames: {folder.raw}")
         typer.echo(f"reference stars: {folder.refcat}")
         typer.echo(f"truth: {folder.truth}")
