@@ -69,6 +69,7 @@ class Program:
         global _stage
         _stage = ""
         payload, retire = b"", False
+        events.set_task(task_id)
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             if self._unprepared is not None:
@@ -83,6 +84,9 @@ class Program:
             outcome = outcome_of(error, _stage)
             if on_error is not None:
                 on_error(error)
+        wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+        events.record("task", self._phase, wall, cpu_s, len(payload))
+        events.set_task(-1)
         return Frame(
             FrameKind.REPORT,
             task_id,
@@ -90,8 +94,8 @@ class Program:
             outcome.to_json(),
             payload,
             retire,
-            time.perf_counter() - wall,
-            time.process_time() - cpu,
+            wall_s,
+            cpu_s,
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 

@@ -28,7 +28,8 @@ class TaskSpec:
         Tasks of one key share something that is costly to load (a CCD's masters), so they go to
         one rank if they can; `NO_AFFINITY` for none.
     deadline_s
-        Seconds after which the task process is killed; None for never.
+        Seconds after which the task process is killed; None for never. A new task process has to
+        be made ready (`prepare`) within the deadline of its first task, too.
     """
 
     id: int

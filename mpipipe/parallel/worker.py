@@ -47,6 +47,7 @@ class Worker:
         self._drain_level = 0
         self._asked_level = 0
         self._given_back = False
+        self._idle_since: float | None = time.perf_counter()
         self.stopped = False
         self.interrupted = False
 
@@ -82,6 +83,8 @@ class Worker:
             self._post(Tag.ASK_STOP, messages.level(self._epoch, stop_level))
         result = self._executor.poll()
         started = self._start_next()
+        if not self.busy and self._idle_since is None:
+            self._idle_since = time.perf_counter()
         if result is not None:
             self._finish(result)
         if self._drain_level and not self.busy and not self._given_back:
@@ -94,12 +97,15 @@ class Worker:
         if self.busy or not self._queue:
             return False
         task_id, attempt = self._queue.popleft()
+        if self._idle_since is not None:
+            events.record("wait", "no task", self._idle_since)
+            self._idle_since = None
         self._executor.submit(task_id, attempt, self._deadlines.get(task_id))
         return True
 
     def _finish(self, result: TaskResult) -> None:
         """Commit a result, then tell the master."""
-        begin, cpu = time.perf_counter(), time.process_time()
+        events.set_task(result.task_id)
         try:
             self._commit(result)
         except Exception as error:
@@ -111,9 +117,6 @@ class Worker:
                 traceback.format_exc(),
             )
             result = replace(result, outcome=outcome, payload=b"")
-        events.set_task(result.task_id)
-        n_bytes = len(result.payload)
-        events.record("commit", "commit", begin, time.process_time() - cpu, n_bytes)
         events.set_task(-1)
         if messages.has_text(result.outcome):
             self._post(Tag.TEXT, messages.text(self._epoch, result))

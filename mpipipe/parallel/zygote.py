@@ -35,6 +35,7 @@ _KILL, _DUMP_AND_KILL = b"K", b"D"
 _MAX_DUMP = 16384
 _ANSWER_TIMEOUT_S = 30.0
 _REAP_TIMEOUT_S = 1.0
+_DUMP_TIMEOUT_S = 0.25
 _PR_SET_PDEATHSIG = 1
 
 Serve = Callable[[socket.socket], None]
@@ -169,9 +170,7 @@ class _Nursery:
             return 0, 0, 0, b""
         # If it has ended by itself, its own status is what it gets, not this signal's.
         if dump:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR2)
-            time.sleep(0.02)
+            self._ask_for_dump(pid)
         for kill in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(pid, signal.SIGKILL)
@@ -183,6 +182,17 @@ class _Nursery:
             if time.monotonic() > give_up:  # stuck in the kernel (dead file server)
                 return 0, 0, 0, self._take_dump()
             time.sleep(0.0002)
+
+    def _ask_for_dump(self, pid: int) -> None:
+        """Have the task process write where it is; it may be stopped, or wait for a core."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR2)
+        size, give_up = 0, time.monotonic() + _DUMP_TIMEOUT_S
+        while time.monotonic() < give_up:
+            time.sleep(0.005)
+            last, size = size, os.fstat(self._dump_fd).st_size
+            if size and size == last:
+                return
 
     def _take_dump(self) -> bytes:
         """What faulthandler wrote; a new, empty file for the next process."""

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -18,10 +19,10 @@ from typing import Any
 
 _ROOT = "mpipipe"
 _FORMAT = (
-    "%(asctime)s.%(msecs)03d %(levelname)-7s run=%(run)s rank=%(rank)d visit=%(visit)s "
+    "%(asctime)s.%(msecs)03dZ %(levelname)-7s run=%(run)s rank=%(rank)d visit=%(visit)s "
     "ccd=%(ccd)s stage=%(stage)s %(name)s: %(message)s"
 )
-_DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
+_DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"  # UTC: ranks may be anywhere
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ def start(config: LogConfig) -> None:
     for handler, level, layout in handlers:
         handler.setLevel(level)
         handler.addFilter(_Labeller(config))
-        handler.setFormatter(logging.Formatter(layout, _DATE_FORMAT))
+        formatter = logging.Formatter(layout, _DATE_FORMAT)
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
         root.addHandler(handler)
 
 
