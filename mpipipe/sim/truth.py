@@ -120,7 +120,7 @@ def write_detector(survey: Survey, ccd: str, folder: Path) -> list[Path]:
     hdus[0].header["CCD"] = ccd
     if chip.crosstalk is not None:
         hdus.append(fits.ImageHDU(chip.crosstalk, name="CROSSTALK"))
-    hdus.append(fits.CompImageHDU(defects, name="DEFECTS", compression_type="GZIP_1"))
+    hdus.append(fits.CompImageHDU(defects, name="DEFECTS", compression_type="RICE_1"))
     hdus.append(_lossy(dark_rate(survey, ccd), "DARK", 1e-3, "electron/s"))
     hdus.append(_lossy(_bias_image(survey, chip), "BIAS", 1e-2, "adu"))
     for band in sorted(set(survey.bands), key=BANDS.index):
@@ -174,7 +174,7 @@ def write_visit(survey: Survey, ccd: str, truth: VisitTruth, folder: Path) -> li
         fits.ImageHDU(stamps.astype(np.float32), name="PSF"),
         fits.ImageHDU(centres, name="PSF_AT"),
         table_hdu(RAYS, rays),
-        fits.CompImageHDU(truth.state, name="STATE", compression_type="GZIP_1"),
+        fits.CompImageHDU(truth.state, name="STATE", compression_type="RICE_1"),
     ]
     if survey.truth_images:
         hdus.append(_lossy(truth.expected, "EXPECTED", EXPECTED_STEP, "electron"))
