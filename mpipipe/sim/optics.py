@@ -60,6 +60,9 @@ class Psf:
         r2 = a * a + b * b
         terms = np.stack([np.ones_like(a), a, b, a * a, a * b, b * b])
         e1, e2 = self.ellipticity @ terms
+        # Far outside the field the polynomials lose their meaning.
+        limit = np.minimum(1.0, 0.7 / np.maximum(np.hypot(e1, e2), 1e-9))
+        e1, e2 = e1 * limit, e2 * limit
         size = 1.0 + self.survey.size_variation * r2 + self.size_step
         shift = self.survey.coma_shift * self.fwhm
         # Coma points outwards in the field; the component table counts along pixel axes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -202,7 +203,8 @@ def _write(path: Path, hdus: fits.HDUList, compress: bool) -> Path:
         aside.write_bytes(content)
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise OutputError(
             f"can not be written: {error.strerror}",
             file=path,

@@ -55,6 +55,7 @@ def _add_stars(  # type: ignore[no-untyped-def]
 ):  # pragma: no cover - compiled
     """Add pixel-integrated stars to `image` (ny, nx) in place; see `add_stars`."""
     ny, nx = image.shape
+    sharp = core < 3.5
     amplitude = np.empty(table.shape[1])
     for k in range(x.size):
         for c in range(table.shape[1]):
@@ -72,7 +73,9 @@ def _add_stars(  # type: ignore[no-untyped-def]
                     continue
                 # The orders keep the error of the integral below 1e-6 of the peak.
                 if d2 < near2:
-                    n = 4 if core < 3.5 else 3
+                    n = 4 if sharp else 3
+                elif sharp and d2 < 3.0 * near2:
+                    n = 3
                 elif d2 < far2:
                     n = 2
                 else:

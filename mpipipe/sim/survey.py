@@ -63,7 +63,7 @@ class Survey:
         (1.7, 12.0, 30.0, 42.0, 60.0, 75.0), "sky, ugrizy [electron/s/pixel of 0.2 arcsec]"
     )
     zero_points: PerBand = _option(
-        (27.0, 28.4, 28.3, 27.9, 27.5, 26.7), "AB magnitude that gives 1 electron/s, ugrizy"
+        (27.1, 28.5, 28.45, 28.0, 27.6, 26.8), "AB magnitude that gives 1 electron/s, ugrizy"
     )
     extinction: PerBand = _option(
         (0.45, 0.18, 0.10, 0.07, 0.05, 0.05), "loss beyond airmass 1, ugrizy [mag/airmass]"
@@ -87,7 +87,7 @@ class Survey:
     proper_motion: float = _option(8.0, "proper motion of stars, rms an axis [mas/yr]")
 
     # Galaxies
-    galaxy_density: float = _option(17.0, "galaxies at r = 24 [1/mag/arcmin2]")
+    galaxy_density: float = _option(15.0, "galaxies at r = 24 [1/mag/arcmin2]")
     galaxy_slope: float = _option(0.35, "slope of log10 of galaxy counts [1/mag]")
     galaxy_break: float = _option(25.0, "magnitude r beyond which the counts flatten [mag]")
     galaxy_slope_faint: float = _option(0.2, "slope beyond the break [1/mag]")

@@ -41,7 +41,7 @@ def _is_table(value: Any) -> bool:
 
 def _key(key: str) -> str:
     plain = key.replace("-", "").replace("_", "")
-    return key if plain.isascii() and plain.isalnum() else json.dumps(key)
+    return key if plain.isascii() and plain.isalnum() else _text(key)
 
 
 def _value(value: Any) -> str:
@@ -51,4 +51,9 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(entry) for entry in value) + "]"
-    return json.dumps(str(value))
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    # JSON's string is TOML's but for surrogate pairs and the one control character it leaves.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
