@@ -149,7 +149,7 @@ class FitsFile:
     headers_only
         Read no further than the first HDU that has data: for scanning.
     incomplete
-        Do not raise when data are missing, but say so in `truncated`.
+        Do not raise when data or headers behind the first are missing: `truncated` tells.
 
     Raises
     ------
@@ -243,7 +243,13 @@ class FitsFile:
                 if not headers_only and self._source.read(position, BLOCK).strip(b"\0 "):
                     self._refuse_remainder(position)
                 return hdus
-            hdu = self._read_hdu(position, len(hdus))
+            try:
+                hdu = self._read_hdu(position, len(hdus))
+            except BadDataError as error:
+                if not (hdus and incomplete):
+                    raise
+                self.truncated = error.reason
+                return hdus
             # A gzip file would have to be decompressed to know: left to whoever reads it.
             is_cheap = not headers_only or isinstance(self._source, _PlainSource)
             if is_cheap and not self._source.has(hdu.start + hdu.size):
