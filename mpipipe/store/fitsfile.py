@@ -278,7 +278,8 @@ class FitsFile:
         while end < 0:
             more = self._source.read(position + len(block), max(BLOCK, len(block)))
             if not more or len(block) > _MAX_HEADER:
-                raise BadDataError(f"has no END of the header of HDU {index}", way_out=RECOPY)
+                reason = f"the header of HDU {index} has no END"
+                raise BadDataError(reason if more else f"is truncated: {reason}", way_out=RECOPY)
             searched = len(block) // 80 * 80
             block += more
             end = end_of_header(block, searched)
