@@ -76,7 +76,7 @@ def guarded(function: TaskFunction, task: Task, context: RunContext) -> TaskResu
     except Exception as error:
         kind, reason = OutcomeKind.FAILED, f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
-    return TaskResultTables(outcome=Outcome(kind, reason, context.stage, trace))
+    return TaskResultTables(outcome=Outcome(kind, reason, context.stage, trace, task.problems))
 
 
 def _report(outcome: Outcome, task: Task) -> None:

@@ -204,7 +204,7 @@ def initialize(
         "crosstalk": (raw.crosstalk is not None, "crosstalk matrix"),
         "linearity": (any(c.linearity.kind != "none" for c in raw.channels), "linearity"),
         **{
-            kind: (getattr(masters, kind) is not None, f"master {kind}")
+            kind: (getattr(masters, kind) is not None, _master_name(kind, raw.info.band))
             for kind in ("bias", "dark", "flat", "defects")
         },
     }
@@ -218,6 +218,10 @@ def initialize(
             np.isfinite(masters.read_noise), masters.read_noise, channels.read_noise
         )
     return {"channels": channels, "readout": Readout.blank(nominal)}
+
+
+def _master_name(kind: str, band: str) -> str:
+    return f"master flat of band {band!r}" if kind == "flat" else f"master {kind}"
 
 
 def _check_linearity(channel: RawChannel) -> None:
