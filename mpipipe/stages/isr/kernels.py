@@ -142,28 +142,42 @@ def overscan_rows(over: np.ndarray, n_sigma: float, level: np.ndarray) -> float:
 
 @njit(**_OPTIONS)
 def _filter_levels(
-    values: np.ndarray, noise: float, step: float, level: np.ndarray, spread: np.ndarray
+    values: np.ndarray,
+    noise: float,
+    step: float,
+    level: np.ndarray,
+    spread: np.ndarray,
+    ahead: np.ndarray,
 ) -> float:
-    """Kalman filter of a wandering level; -2 log likelihood, outliers capped."""
-    level[0], spread[0] = values[0], noise
+    """Kalman filter of a wandering level; -2 log likelihood, outliers capped.
+
+    Fills the filtered level, its variance, and the variance predicted for each row.
+    """
+    level[0], spread[0], ahead[0] = values[0], noise, 1e4 * noise
     cost = 0.0
     n_outside = 0
-    for y in range(1, values.size):
-        ahead = spread[y - 1] + step
-        expected = ahead + noise
+    y = 1
+    while y < values.size:
+        ahead[y] = spread[y - 1] + step
+        expected = ahead[y] + noise
         offset = values[y] - level[y - 1]
         ratio = offset * offset / expected
         cost += np.log(expected) + min(ratio, 36.0)
         if ratio > 36.0:
             n_outside += 1
             if n_outside < 3:
-                level[y], spread[y] = level[y - 1], ahead
+                level[y], spread[y] = level[y - 1], ahead[y]
+                y += 1
                 continue
-            ahead = 1e4 * noise  # no stray row but a jump: begin anew
+            # No stray rows but a jump: begin anew at the first of the three.
+            y -= 2
+            ahead[y] = 1e4 * noise
+            offset = values[y] - level[y - 1]
         n_outside = 0
-        gain = ahead / (ahead + noise)
+        gain = ahead[y] / (ahead[y] + noise)
         level[y] = level[y - 1] + gain * offset
-        spread[y] = (1.0 - gain) * ahead
+        spread[y] = (1.0 - gain) * ahead[y]
+        y += 1
     return cost
 
 
@@ -190,23 +204,22 @@ def smooth_wander(values: np.ndarray, noise: float, smooth: np.ndarray) -> float
         Mean variance of the smoothed level.
     """
     n = values.size
-    level, spread = np.empty(n), np.empty(n)
+    level, spread, ahead = np.empty(n), np.empty(n), np.empty(n)
     best, best_step = np.inf, 0.0
     step = 2e-6 * noise
     while step <= 4.0 * noise:
-        cost = _filter_levels(values, noise, step, level, spread)
+        cost = _filter_levels(values, noise, step, level, spread, ahead)
         if cost < best:
             best, best_step = cost, step
         step *= 2.0
-    _filter_levels(values, noise, best_step, level, spread)
+    _filter_levels(values, noise, best_step, level, spread, ahead)
     smooth[n - 1] = level[n - 1]
     variance = spread[n - 1]
     total = variance
     for y in range(n - 2, -1, -1):
-        ahead = spread[y] + best_step
-        back = spread[y] / ahead
+        back = spread[y] / ahead[y + 1]
         smooth[y] = level[y] + back * (smooth[y + 1] - level[y])
-        variance = spread[y] + back * back * (variance - ahead)
+        variance = spread[y] + back * back * (variance - ahead[y + 1])
         total += variance
     return total / n
 

@@ -58,12 +58,15 @@ class OverscanFit:
         (ny,), (nx,) float32 of the data section: ADU to subtract.
     level, rms
         Mean level and standard deviation of a pixel, ADU.
+    error
+        Standard error of a row's level, ADU.
     """
 
     rows: np.ndarray
     columns: np.ndarray
     level: float
     rms: float
+    error: float
 
 
 def smooth_linear(values: np.ndarray, window: int) -> np.ndarray:
@@ -87,7 +90,7 @@ def smooth_linear(values: np.ndarray, window: int) -> np.ndarray:
     return result
 
 
-def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> np.ndarray:
+def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> tuple[np.ndarray, float]:
     """Smooth row levels as far as their scatter is noise of `sigma` each.
 
     What rows have of their own beyond the wandering level and their noise is kept in the ratio
@@ -98,11 +101,18 @@ def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> np.ndarray:
     ----------
     window
         Rows of a running linear fit; 0: a smoother that follows the level as it wanders.
+
+    Returns
+    -------
+    levels
+        Smoothed.
+    error
+        Expected standard error of one of them (of a running fit: that of noise alone).
     """
     from mpipipe.stages.isr import kernels
 
     if window == 1 or len(levels) < 3 or not sigma > 0:
-        return np.array(levels, float)
+        return np.array(levels, float), sigma
     if window == 0:
         smooth = np.empty(len(levels))
         left = kernels.smooth_wander(np.asarray(levels, float), sigma**2, smooth)
@@ -118,7 +128,10 @@ def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> np.ndarray:
     # The smooth level follows a row's noise by `left`.
     share = max(0.0, 1.0 - (sigma**2 - left) / total) if total > 0 else 0.0
     # Below a tenth the excess is within the uncertainty of a few hundred rows.
-    return smooth + np.where(inside, rest * share, 0.0) if share > 0.1 else smooth
+    if share < 0.1:
+        return smooth, float(np.sqrt(left))
+    kept = np.where(inside, rest * share, 0.0)
+    return smooth + kept, float(np.sqrt(left + share * (sigma**2 - left)))
 
 
 def smooth_median(values: np.ndarray, window: int) -> np.ndarray:
@@ -161,7 +174,7 @@ def fit_overscan(channel: RawChannel, skip: int, config: OverscanConfig) -> Over
     levels = np.empty(over.shape[0])
     rms = kernels.overscan_rows(np.ascontiguousarray(over), config.n_sigma, levels)
     sigma = rms / np.sqrt(over.shape[1])
-    smooth = smooth_levels(levels, config.window, sigma)
+    smooth, error = smooth_levels(levels, config.window, sigma)
     data = channel.datasec
     at = np.clip(np.arange(data.y0, data.y1) - section.y0, 0, len(smooth) - 1)
     rows = smooth[at].astype(np.float32)
@@ -169,7 +182,8 @@ def fit_overscan(channel: RawChannel, skip: int, config: OverscanConfig) -> Over
     if config.parallel and channel.parallel_biassec is not None:
         columns = _fit_parallel(channel, smooth, section.y0, rms, config)
     level = float(levels.mean())
-    return OverscanFit(rows, columns, level, rms if over.size >= MIN_PIXELS else float("nan"))
+    trusted = over.size >= MIN_PIXELS
+    return OverscanFit(rows, columns, level, rms if trusted else float("nan"), error)
 
 
 def _fit_parallel(
@@ -265,6 +279,7 @@ def overscan(
             place: dict[str, Any] = {"channel": channel.name, "snap": raw.info.snap}
             sdqa.add("isr.overscan.level", fit.level, "adu", **place)
             sdqa.add("isr.overscan.rms", fit.rms, "adu", **place)
+            sdqa.add("isr.overscan.error", fit.error, "adu", **place)
         how = f"smoothed over {config.window} rows" if config.window else "smoothed"
         channels.applied["overscan"] = f"level of each row, {how}"
         _settle_read_noise(channels, readout, config.read_noise_tolerance, warnings)
