@@ -143,7 +143,8 @@ class Scheduler:
         if not state.held:
             self._dry[worker] = None
         actions = self._settle(place, attempt, kind, worker)
-        return actions + self._refill([worker]) + self._feed_idle()
+        # If the task came back, a worker with nothing to do is the one to start it at once.
+        return actions + self._feed_idle() + self._refill([worker])
 
     def on_lost(self, worker: int) -> list[Action]:
         """A worker has vanished: its tasks are lost, its keys are free."""

@@ -227,6 +227,38 @@ def test_first_tasks_are_spread():
     assert sorted(worker for worker, _, _ in assigned(actions)) == [0, 1, 2, 3]
 
 
+def test_a_task_that_comes_back_goes_to_an_idle_worker():
+    scheduler = Scheduler([TaskSpec(0, 9.0), TaskSpec(1, 2.0), TaskSpec(2, 1.0)])
+    held = assigned(scheduler.on_join([0, 1]))
+    assert held == [(0, 0, 1), (0, 2, 1), (1, 1, 1)]
+    scheduler.on_outcome(1, 1, 1, OutcomeKind.DONE)
+    actions = scheduler.on_outcome(0, 0, 1, OutcomeKind.FAILED)
+    assert assigned(actions) == [(1, 0, 2)]
+
+
+def test_an_old_attempt_does_not_count_for_a_new_one():
+    """The worker is lost, comes back under its number, and its old answer arrives late."""
+    scheduler = Scheduler([TaskSpec(5)])
+    assert assigned(scheduler.on_join([0])) == [(0, 5, 1)]
+    scheduler.on_lost(0)
+    assert assigned(scheduler.on_join([0])) == [(0, 5, 2)]
+    assert scheduler.on_outcome(0, 5, 1, OutcomeKind.DONE) == []
+    assert scheduler.n_ignored == 1 and not scheduler.finished
+    assert ended(scheduler.on_outcome(0, 5, 2, OutcomeKind.DONE))
+
+
+def test_keys_of_a_lost_worker_are_free():
+    """A new worker takes them over instead of taking a little of everybody's."""
+    tasks = [TaskSpec(i, 1.0 + i % 2 / 2, i % 2) for i in range(40)]
+    scheduler = Scheduler(tasks)
+    scheduler.on_join([0, 1])
+    key_of = {worker: scheduler.held_by(worker)[0][0] % 2 for worker in (0, 1)}
+    assert key_of == {0: 1, 1: 0}
+    scheduler.on_lost(1)
+    found = assigned(scheduler.on_join([2]))
+    assert {task % 2 for _, task, _ in found} == {0}
+
+
 def test_ids_must_differ():
     with pytest.raises(ValueError, match="task id 4 occurs twice"):
         Scheduler([TaskSpec(4), TaskSpec(5), TaskSpec(4)])
