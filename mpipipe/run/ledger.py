@@ -25,6 +25,7 @@ FINAL = frozenset(
 class Entry:
     """Where the record of an attempt stands, and how it ended."""
 
+    incarnation: int
     file: Path
     offset: int
     outcome: Outcome
@@ -37,8 +38,8 @@ class Ledger:
     Attributes
     ----------
     best
-        Task id to its best record. Of several attempts a final one wins, then the earliest
-        (incarnation, rank file, position): both would give the same bits.
+        Task id to its best record. A final one wins; of several, the one of the last incarnation
+        (which did the task again because a product was lost), then the first in its files.
     damage
         What was passed over in the record files, a line each.
     """
@@ -58,15 +59,18 @@ class Ledger:
                 with RecordReader(file) as reader:
                     for record in reader:
                         if phases.get(record.task_id) == record.phase:
-                            ledger._offer(file, record)
+                            ledger._offer(incarnation, file, record)
                     ledger.damage += [f"{file.name}: {d.reason}" for d in reader.damage]
         return ledger
 
-    def _offer(self, file: Path, record: Record) -> None:
+    def _offer(self, incarnation: int, file: Path, record: Record) -> None:
         held = self.best.get(record.task_id)
-        if held is None or (held.outcome.kind not in FINAL and record.kind in FINAL):
-            outcome = Outcome.from_json(record.meta)
-            self.best[record.task_id] = Entry(file, record.offset, outcome)
+        if held is not None:
+            is_later = incarnation > held.incarnation
+            if record.kind not in FINAL or (held.outcome.kind in FINAL and not is_later):
+                return
+        outcome = Outcome.from_json(record.meta)
+        self.best[record.task_id] = Entry(incarnation, file, record.offset, outcome)
 
     def usable(self) -> dict[int, OutcomeKind]:
         """Tasks with a final outcome whose files are all there and as they were written."""
