@@ -34,14 +34,14 @@ class _Branch(BaseModel):
 class CorrectionsConfig(_Branch):
     """What the user asks of each correction; unset means: as the camera description says."""
 
-    saturation: Need | None = Field(None, description="mask saturated pixels")
-    overscan: Need | None = Field(None, description="subtract the overscan level")
-    crosstalk: Need | None = Field(None, description="subtract crosstalk between channels")
-    linearity: Need | None = Field(None, description="correct non-linearity")
-    bias: Need | None = Field(None, description="subtract the master bias")
-    dark: Need | None = Field(None, description="subtract the master dark")
-    flat: Need | None = Field(None, description="divide by the master flat")
-    defects: Need | None = Field(None, description="mask known defects")
+    saturation: Need | None = Field(default=None, description="mask saturated pixels")
+    overscan: Need | None = Field(default=None, description="subtract the overscan level")
+    crosstalk: Need | None = Field(default=None, description="subtract crosstalk between channels")
+    linearity: Need | None = Field(default=None, description="correct non-linearity")
+    bias: Need | None = Field(default=None, description="subtract the master bias")
+    dark: Need | None = Field(default=None, description="subtract the master dark")
+    flat: Need | None = Field(default=None, description="divide by the master flat")
+    defects: Need | None = Field(default=None, description="mask known defects")
 
     def over(self, camera: Corrections) -> Corrections:
         """The camera's corrections with the user's wishes laid over them."""
@@ -51,39 +51,43 @@ class CorrectionsConfig(_Branch):
 class ProductsConfig(_Branch):
     """Which products are kept, and how."""
 
-    post_isr: bool = Field(False, description="keep each channel's image after isr")
-    assembled: bool = Field(False, description="keep each snap's assembled image after ca")
+    post_isr: bool = Field(default=False, description="keep each channel's image after isr")
+    assembled: bool = Field(default=False, description="keep each snap's assembled image after ca")
     compression: Literal["quantized", "none"] = Field(
-        "quantized",
+        default="quantized",
         description="quantized: Rice with steps of the noise over quantize_level (subtractive "
         "dither, fixed seed), the mask exact; none: plain FITS",
     )
     quantize_level: float = Field(
-        16.0, ge=4.0, description="noise over quantisation step; 16 adds 0.02 % to the variance"
+        default=16.0,
+        ge=4.0,
+        description="noise over quantisation step; 16 adds 0.02 % to the variance",
     )
 
 
 class SchedulingConfig(_Branch):
     """How tasks are handed out, and when an attempt counts as hung."""
 
-    attempts: int = Field(3, ge=1, description="attempts at a task that fails, hangs or is lost")
+    attempts: int = Field(
+        default=3, ge=1, description="attempts at a task that fails, hangs or is lost"
+    )
     deadline: float = Field(
-        900.0, gt=0, description="seconds after which a task counts as hung and is ended"
+        default=900.0, gt=0, description="seconds after which a task counts as hung and is ended"
     )
     memory_limit: float = Field(
-        0.0, ge=0, description="GB of address space a task may use; 0: no limit"
+        default=0.0, ge=0, description="GB of address space a task may use; 0: no limit"
     )
 
 
 class CalibsConfig(_Branch):
     """How master calibrations are built."""
 
-    min_frames: int = Field(3, ge=1, description="frames needed to build a master")
-    combine: CombineConfig = Field(CombineConfig(), description="combining frames")
+    min_frames: int = Field(default=3, ge=1, description="frames needed to build a master")
+    combine: CombineConfig = Field(default=CombineConfig(), description="combining frames")
     photon_transfer: PhotonTransferConfig = Field(
-        PhotonTransferConfig(), description="gain and read noise"
+        default=PhotonTransferConfig(), description="gain and read noise"
     )
-    defects: DefectsConfig = Field(DefectsConfig(), description="finding defects")
+    defects: DefectsConfig = Field(default=DefectsConfig(), description="finding defects")
 
 
 def _pipeline_model(name: str, stages: Iterable[Stage]) -> type[_Branch]:
@@ -104,15 +108,20 @@ class AnyConfig(_Branch):
     """The options of the run itself; `RunConfig` adds the branches of the pipelines."""
 
     camera: str | None = Field(
-        None, description="name of a built-in camera or path of its TOML file; unset: recognised"
+        default=None,
+        description="name of a built-in camera or path of its TOML file; unset: recognised",
     )
-    seed: int = Field(0, ge=0, description="seed of everything random in the run")
+    seed: int = Field(default=0, ge=0, description="seed of everything random in the run")
     corrections: CorrectionsConfig = Field(
-        CorrectionsConfig(), description="require, if-available or off for each correction"
+        default=CorrectionsConfig(), description="require, if-available or off for each correction"
     )
-    products: ProductsConfig = Field(ProductsConfig(), description="which products are kept")
-    scheduling: SchedulingConfig = Field(SchedulingConfig(), description="attempts and deadlines")
-    calibs: CalibsConfig = Field(CalibsConfig(), description="master calibrations")
+    products: ProductsConfig = Field(
+        default=ProductsConfig(), description="which products are kept"
+    )
+    scheduling: SchedulingConfig = Field(
+        default=SchedulingConfig(), description="attempts and deadlines"
+    )
+    calibs: CalibsConfig = Field(default=CalibsConfig(), description="master calibrations")
 
     def stage_configs(self) -> dict[str, StageConfig]:
         """Stage name to its options, for all pipelines."""
@@ -203,7 +212,8 @@ def to_toml(config: BaseModel, *, with_help: bool = True) -> str:
 
 
 def _write_branch(branch: BaseModel, path: str, lines: list[str], with_help: bool) -> None:
-    leaves, branches = [], []
+    leaves: list[tuple[str, Any, Any]] = []
+    branches: list[tuple[str, Any, Any]] = []
     for name, info in type(branch).model_fields.items():
         value = getattr(branch, name)
         (branches if isinstance(value, BaseModel) else leaves).append((name, value, info))

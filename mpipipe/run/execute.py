@@ -6,11 +6,13 @@ the run folder at first use, so that nothing but a phase and a number has to tra
 
 from __future__ import annotations
 
+import resource
 import traceback
 from collections.abc import Callable
 
 from mpipipe.data.errors import BadDataError, NoWorkError, OutputError
 from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.parallel.taskprocess import note_stage
 from mpipipe.parallel.tasks import TaskReport
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.phases import PHASES
@@ -38,7 +40,8 @@ class TaskRunner:
     def _load(self) -> tuple[RunContext, dict[int, Task]]:
         if self._loaded is None:
             context, plan = load_run(self.layout)
-            context.on_stage = log.set_stage
+            context.on_stage = note_stage
+            _limit_memory(context.config.scheduling.memory_limit)
             self._loaded = context, {task.id: task for task in plan.tasks}
         return self._loaded
 
@@ -59,6 +62,13 @@ class TaskRunner:
             _report(result.outcome, task)
         tables = result.tables | {"products": result.products, "stages": context.take_times()}
         return TaskReport(result.outcome, encode_columns(tables))
+
+
+def _limit_memory(gigabytes: float) -> None:
+    """Let this process ask for no more address space; 0 for no limit."""
+    if gigabytes > 0:
+        n_bytes = int(gigabytes * 1e9)
+        resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
 
 
 def guarded(function: TaskFunction, task: Task, context: RunContext) -> TaskResultTables:

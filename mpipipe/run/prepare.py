@@ -12,7 +12,7 @@ from mpipipe.run.config import AnyConfig, load_config
 from mpipipe.run.pipelines import check_pipelines
 from mpipipe.run.plan import Goal, Plan, make_plan, refuse_used_folder, save_run
 from mpipipe.store.cameras import load_camera
-from mpipipe.store.layout import RunLayout
+from mpipipe.store.layout import RunLayout, index_folder
 from mpipipe.store.scan import scan
 
 
@@ -52,7 +52,8 @@ def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inven
     """
     config = load_config(request.config_file, request.assignments)
     check_pipelines(name for name, options in config.stage_configs().items() if not options.enabled)
-    inventory = scan(find_files(request.raw), find_camera(request.camera or config.camera))
+    camera = find_camera(request.camera or config.camera)
+    inventory = scan(find_files(request.raw), camera, index_folder())
     calibs = None if request.calibs is None else masters_folder(request.calibs)
     plan = make_plan(inventory, str(request.raw.absolute()), request.goal, calibs, layout)
     return plan, config, inventory

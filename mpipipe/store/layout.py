@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,12 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]")
 def safe_name(text: str) -> str:
     """`text` (a detector, a band) as a file-name part: no separators, no leading dot."""
     return _UNSAFE.sub("_", text).lstrip(".") or "_"
+
+
+def index_folder() -> Path:
+    """Where headers that were read once are remembered: in the user's cache."""
+    home_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home_cache) / "mpipipe" / "index"
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,6 @@ class RunLayout:
     def completion(self) -> Path:
         """The completion record: written last; a run is done when it verifies."""
         return self.root / "completion.json"
-
-    @property
-    def index(self) -> Path:
-        """The cached header index of the raw folder."""
-        return self.root / "index"
 
     @property
     def calibs(self) -> Path:
