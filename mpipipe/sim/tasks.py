@@ -24,6 +24,7 @@ from mpipipe.sim.toml_text import to_toml
 from mpipipe.sim.truth import write_catalogue, write_detector, write_visit
 from mpipipe.sim.visits import FIRST_VISIT, plan_visit
 from mpipipe.store.checksums import read_json, write_json_atomically, write_text_atomically
+from mpipipe.store.scan import SKIP_MARK
 
 OPTIONS_FILE = "simulation.toml"
 CAMERA_FILE = "camera.toml"
@@ -145,6 +146,8 @@ def prepare(survey: Survey, folder: SimFolder) -> None:
     if survey.format:
         description = camera.model_dump(mode="json", exclude_defaults=True)
         write_text_atomically(folder.root / CAMERA_FILE, to_toml(description))
+    for no_input in (folder.truth, folder.refcat):
+        write_text_atomically(no_input / SKIP_MARK, "no raw frames: not to be scanned\n")
     write_text_atomically(path, to_toml(options))
 
 

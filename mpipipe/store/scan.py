@@ -23,8 +23,8 @@ from mpipipe.store.grouping import ScannedFile, group
 from mpipipe.store.identity import identity_keys
 
 _SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fz")
-_SKIPPED_FOLDERS = frozenset({"truth"})
-"""Where simulations keep their truth, which is nobody's input."""
+SKIP_MARK = ".mpipipe-skip"
+"""A file of this name keeps its folder, and what is below it, out of every scan."""
 _INDEX_VERSION = 1
 _RECOGNITION_SAMPLE = 20
 
@@ -39,7 +39,8 @@ def scan(
     Parameters
     ----------
     source
-        A folder, of which hidden files and what is not named like FITS is left out; or files.
+        A folder, of which is left out: hidden files, what is not named like FITS, and folders
+        that hold a file `SKIP_MARK`. Or files.
     camera
         The camera; None: recognised by the headers.
     index
@@ -99,13 +100,14 @@ def find_raw_files(source: str | Path | Iterable[str | Path]) -> list[str]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
+            if os.path.lexists(os.path.join(folder, SKIP_MARK)):
+                continue
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
-                        if entry.name not in _SKIPPED_FOLDERS:
-                            folders.append(entry.path)
+                        folders.append(entry.path)
                     elif entry.name.lower().endswith(_SUFFIXES):
                         found.append(entry.path)
         except OSError as error:

@@ -16,7 +16,7 @@ from mpipipe.data.errors import BadDataError, ConfigError, MissingInputError
 from mpipipe.data.inventory import Inventory
 from mpipipe.store import scan as scan_module
 from mpipipe.store.raw import read_frame
-from mpipipe.store.scan import find_raw_files, scan
+from mpipipe.store.scan import SKIP_MARK, find_raw_files, scan
 
 
 def kinds(inventory: Inventory) -> list[str]:
@@ -131,17 +131,21 @@ def test_unknown_things_are_told_once(
     assert kept == ({1, 2} if cards.get("FILTER") else {1})
 
 
-def test_truth_and_hidden_files_are_left_alone(
+def test_marked_and_hidden_folders_are_left_alone(
     tmp_path: Path, make_visit: Any, tiny: Camera
 ) -> None:
     make_visit(visit=1)
-    for name in ("truth", ".hidden"):
+    (tmp_path / "marked").mkdir()
+    (tmp_path / "marked" / SKIP_MARK).write_text("")
+    for name in ("marked/below", ".hidden"):
         (tmp_path / name).mkdir()
         make_visit(visit=5, folder=tmp_path / name)
     (tmp_path / ".imsim_9.fits").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("")
     inventory = scan(tmp_path, tiny)
     assert {visit.visit for visit in inventory.science} == {1} and not inventory.problems
+    with pytest.raises(MissingInputError):
+        scan(tmp_path / "marked", tiny)
 
 
 def test_links_in_a_circle_end(tmp_path: Path, make_visit: Any, tiny: Camera) -> None:
