@@ -28,7 +28,7 @@ from mpipipe.sim.tasks import (
 from mpipipe.sim.truth import EXPECTED_STEP
 from mpipipe.store.cameras import load_camera
 from mpipipe.store.raw import read_frame
-from mpipipe.store.scan import scan
+from mpipipe.store.scan import SKIP_MARK, scan
 
 
 def digests(folder: Path) -> dict[str, str]:
