@@ -89,7 +89,7 @@ def run_phase(
         executor.begin_phase(phase, context)
         worker = Worker(mailbox, epoch, executor, commit, deadlines)
         if world.is_master:
-            progress.begin(phase, len(tasks), world.size)
+            progress.begin(phase, len(tasks), world.size, {task.id: task.cost for task in tasks})
             master = Master(mailbox, epoch, tasks, world.size, policy, progress)
         _loop(mailbox, worker, master, executor, stop, alone=world.size == 1)
     kinds = _share_kinds(world, master, tasks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -32,8 +32,10 @@ Describe = Callable[[int], str]
 class Progress:
     """Hears what happens in a phase, and shows nothing."""
 
-    def begin(self, phase: str, n_tasks: int, n_ranks: int) -> None:
-        """A phase begins."""
+    def begin(
+        self, phase: str, n_tasks: int, n_ranks: int, costs: Mapping[int, float] | None = None
+    ) -> None:
+        """A phase begins; `costs` tells what each task is expected to cost."""
 
     def ended(self, summary: TaskSummary) -> None:
         """A task has come to its end."""
@@ -79,6 +81,8 @@ class LineProgress(Progress):
         self.phase, self.n_tasks, self.n_ranks = phase, n_tasks, n_ranks
         self.kinds: Counter[OutcomeKind] = Counter()
         self.n_retried = 0
+        self._costs: Mapping[int, float] = {}
+        self._cost_left = self._cost_done = 0.0
         self._first: dict[OutcomeKind, TaskSummary] = {}
         self._begin = self._last = time.monotonic()
 
@@ -101,8 +105,15 @@ class LineProgress(Progress):
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left if it goes on like this; None if nothing is known yet."""
-        return (self.n_tasks - self.n_ended) / self.rate if self.n_ended else None
+        """Seconds left if it goes on like this; None if nothing is known yet.
+
+        By the tasks' expected costs, since the longest come first; by their number without.
+        """
+        if not self.n_ended:
+            return None
+        if self._cost_done > 0:
+            return self.seconds * max(self._cost_left, 0.0) / self._cost_done
+        return (self.n_tasks - self.n_ended) / self.rate
 
     def line(self) -> str:
         """Where the phase stands, in one line."""
@@ -117,9 +128,13 @@ class LineProgress(Progress):
 
     # -- what happens ----------------------------------------------------------------------------
 
-    def begin(self, phase: str, n_tasks: int, n_ranks: int) -> None:
+    def begin(
+        self, phase: str, n_tasks: int, n_ranks: int, costs: Mapping[int, float] | None = None
+    ) -> None:
         """Say how much there is to do."""
         self._reset(phase, n_tasks, n_ranks)
+        self._costs = costs or {}
+        self._cost_left = sum(self._costs.values())
         ranks = "1 process" if n_ranks == 1 else f"{n_ranks} ranks"
         self._say(f"{phase}: {n_tasks} tasks on {ranks}")
 
@@ -127,6 +142,9 @@ class LineProgress(Progress):
         """Count; show the first failure of a kind in full."""
         kind = summary.outcome.kind
         self.kinds[kind] += 1
+        cost = self._costs.get(summary.task_id, 0.0)
+        self._cost_done += cost
+        self._cost_left -= cost
         if not kind.is_success and kind is not OutcomeKind.PARTIAL and kind not in self._first:
             self._first[kind] = summary
             self._say(self._in_full(summary))
@@ -194,14 +212,16 @@ class LiveProgress(LineProgress):
         super().__init__(sys.stderr, 0.5, describe)
         self._live: Any = None
 
-    def begin(self, phase: str, n_tasks: int, n_ranks: int) -> None:
+    def begin(
+        self, phase: str, n_tasks: int, n_ranks: int, costs: Mapping[int, float] | None = None
+    ) -> None:
         """Open the display."""
         from rich.console import Console
         from rich.live import Live
 
         self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
         self._live.start()
-        super().begin(phase, n_tasks, n_ranks)
+        super().begin(phase, n_tasks, n_ranks, costs)
 
     def update(self, running: Running) -> None:
         """Draw again if it is time."""

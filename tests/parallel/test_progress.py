@@ -75,3 +75,12 @@ def test_no_terminal_no_live_display(monkeypatch):
 )
 def test_format_seconds(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_time_left_goes_by_cost_when_it_is_known() -> None:
+    """The longest tasks run first: by their number, the time left would look far too long."""
+    progress = LineProgress(io.StringIO())
+    progress.begin("calibrate", 11, 1, {0: 10.0, **dict.fromkeys(range(1, 11), 1.0)})
+    progress._begin -= 10.0
+    progress.ended(TaskSummary(0, 1, Outcome(OutcomeKind.DONE), 0))
+    assert progress.eta_s == pytest.approx(10.0, rel=0.1)
