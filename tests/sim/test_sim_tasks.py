@@ -28,7 +28,7 @@ from mpipipe.sim.tasks import (
 from mpipipe.sim.truth import EXPECTED_STEP
 from mpipipe.store.cameras import load_camera
 from mpipipe.store.raw import read_frame
-from mpipipe.store.scan import SKIP_MARK, scan
+from mpipipe.store.scan import scan
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -116,7 +116,6 @@ def test_truth_goes_only_where_it_was_sent(survey: Survey, tmp_path: Path) -> No
         "visits.json",
         "detectors",
         "science",
-        SKIP_MARK,
     }
     assert all(is_done(task, folder) for task in make_tasks(survey))
 
