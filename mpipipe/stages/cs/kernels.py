@@ -20,6 +20,9 @@ _DX = np.array([step[1] for step in DIRECTIONS])
 _MODEL_ERROR = 0.02
 """Relative error of the profile between neighbouring pixels, in the noise of the shape test."""
 
+_LIT_SNR, _LIT_COUNT = 1.5, 5
+"""A pixel lies on light when so many of its neighbours are above this significance."""
+
 _CR, _SAT = np.int32(VALUE["CR"]), np.int32(VALUE["SAT"])
 _NEW = np.int32(1 << 30)
 """Marks what a round of growing found, until the round is over."""
@@ -67,6 +70,23 @@ def _is_sharp(
 
 
 @njit(cache=True)
+def _is_lit(image: np.ndarray, variance: np.ndarray, y: int, x: int) -> bool:
+    """Whether most neighbours are bright too.
+
+    A track lights few of them; the flank of a wide star all, and there are so many such pixels
+    that the noise of some would pass for a hit.
+    """
+    ny, nx = image.shape
+    n = 0
+    for j in range(max(0, y - 1), min(ny, y + 2)):
+        for i in range(max(0, x - 1), min(nx, x + 2)):
+            p = image[j, i]
+            if (j != y or i != x) and p * abs(p) > _LIT_SNR * _LIT_SNR * variance[j, i]:
+                n += 1
+    return n >= _LIT_COUNT
+
+
+@njit(cache=True)
 def _near_saturated(mask: np.ndarray, y: int, x: int) -> bool:
     ny, nx = mask.shape
     for j in range(max(0, y - 1), min(ny, y + 2)):
@@ -86,6 +106,7 @@ def find_seeds(
     min_snr: float,
     factor: float,
     n_sigma: float,
+    lit_n_sigma: float,
     found: np.ndarray,
 ) -> int:
     """Flag pixels above `min_snr` that are sharper than a star; return how many there are.
@@ -111,9 +132,10 @@ def find_seeds(
             # One comparison, hardly ever true: p > 0 by itself would be a toss of a coin.
             if not p * abs(p) > squared * variance[y, x] or mask[y, x] & avoid:
                 continue
-            if not _is_sharp(
-                image, variance, mask, avoid, ratios, y, x, factor, n_sigma, False
-            ) or _near_saturated(mask, y, x):
+            test = (image, variance, mask, avoid, ratios, y, x, factor)
+            if not _is_sharp(*test, n_sigma, False) or _near_saturated(mask, y, x):
+                continue
+            if _is_lit(image, variance, y, x) and not _is_sharp(*test, lit_n_sigma, False):
                 continue
             if n == len(found):
                 return n

@@ -25,12 +25,17 @@ from mpipipe.stages.stage import StageConfig, stage
 class RejectConfig(StageConfig):
     """Options of cs_reject."""
 
-    min_snr: float = Field(default=4.5, gt=0, description="least significance of a seed pixel")
+    min_snr: float = Field(default=5.2, gt=0, description="least significance of a seed pixel")
     factor: float = Field(
         default=0.8, gt=0, le=1, description="seeds: share of the sharpest star's profile to beat"
     )
     n_sigma: float = Field(
-        default=3.5, gt=0, description="seeds: significance by which the profile must be beaten"
+        default=4.0, gt=0, description="seeds: significance by which the profile must be beaten"
+    )
+    lit_n_sigma: float = Field(
+        default=5.5,
+        gt=0,
+        description="seeds: n_sigma where most neighbours are bright too",
     )
     grow_rounds: int = Field(default=3, ge=0, description="rounds in which tracks are followed")
     grow_min_snr: float = Field(default=3.0, gt=0, description="least significance when following")
@@ -93,7 +98,7 @@ def find_hits(exposure: Exposure, seeing: Seeing, config: RejectConfig) -> tuple
     ratios = np.array(seeing.ratios)
     room = max(int(config.max_fraction * image.size), 1000)
     found = np.empty(room, np.int64)
-    seed = (config.min_snr, config.factor, config.n_sigma)
+    seed = (config.min_snr, config.factor, config.n_sigma, config.lit_n_sigma)
     n = kernels.find_seeds(image, variance, mask, UNUSABLE, ratios, *seed, found)
     grow = (config.grow_rounds, config.grow_min_snr, config.grow_factor, config.grow_n_sigma)
     n = kernels.grow_by_shape(image, variance, mask, UNUSABLE, ratios, *grow, found, n)

@@ -22,8 +22,10 @@ from mpipipe.data.src import SNAP_SOURCE
 from mpipipe.stages.cs import kernels
 from mpipipe.stages.cs.diffim import SnapDifference
 from mpipipe.stages.cs.initialize import UNUSABLE
+from mpipipe.stages.cs.masked_background import draw_discs
 from mpipipe.stages.footprints import grow_footprints
 from mpipipe.stages.matched_filter import FilterMap, find_peaks, matched_filter, robust_width
+from mpipipe.stages.near import brightest_near, planes_near
 from mpipipe.stages.seeing import Seeing
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -41,12 +43,22 @@ class SourceDetectionConfig(StageConfig):
     )
     factor: float = Field(default=0.8, gt=0, le=1, description="seeds on the difference: factor")
     n_sigma: float = Field(default=3.5, gt=0, description="seeds on the difference: significance")
+    lit_n_sigma: float = Field(
+        default=5.5,
+        gt=0,
+        description="seeds on the difference: n_sigma on bright light",
+    )
     grow_rounds: int = Field(default=4, ge=0, description="rounds of growing by the difference")
     grow_n_sigma: float = Field(
         default=1.5, gt=0, description="significance of pixel and difference when growing"
     )
     threshold: float = Field(
         default=6.0, gt=0, description="sources on the filtered difference: significance"
+    )
+    residual_factor: float = Field(
+        default=3.0,
+        ge=0,
+        description="a source must exceed this times what stars leave when seeing changes",
     )
     streak_length: float = Field(
         default=12.0, gt=0, description="least length of a trail in units of the FWHM"
@@ -82,15 +94,18 @@ def source_detection(
     hits = list(hits)
     n_before = sum(len(found) for found in hits)
     _confirm(exposures, hits, snap_differences, config, sdqa)
+    n_seeds = [0] * len(exposures)
     for difference in snap_differences:
         for snap, sign in _sides(difference):
-            hits[snap] = _complete(
+            hits[snap], n_seeds[snap] = _complete(
                 exposures[snap], difference, sign, seeing[snap], hits[snap], config
             )
     tables = [
         _remaining(exposures, difference, seeing[difference.snap], config, sdqa, warnings)
         for difference in snap_differences
     ]
+    for snap, exposure in enumerate(exposures):
+        hits[snap] = _spare_trails(exposure, hits[snap], n_seeds[snap])
     sdqa.add("cs.sourceDetection.n_confirmed", sum(len(found) for found in hits), "pixel")
     sdqa.add("cs.sourceDetection.n_by_shape", n_before, "pixel")
     table = np.concatenate(tables)
@@ -142,14 +157,17 @@ def _complete(
     seeing: Seeing,
     hits: np.ndarray,
     config: SourceDetectionConfig,
-) -> np.ndarray:
-    """Hits of one snap, with those the difference shows by its shape, grown by significance."""
+) -> tuple[np.ndarray, int]:
+    """Hits of one snap, with those the difference shows by its shape, grown by significance.
+
+    Also how many there were before growing; they come first.
+    """
     image, variance, mask = difference.image, difference.variance, exposure.mask
     found = np.empty(max(4 * len(hits), image.size // 50, 1000), np.int64)
     found[: len(hits)] = hits
     if sign < 0:
         np.negative(image, out=image)
-    seed = (config.min_snr, config.factor, config.n_sigma)
+    seed = (config.min_snr, config.factor, config.n_sigma, config.lit_n_sigma)
     skip = UNUSABLE | _CR
     more = found[len(hits) :]
     n = len(hits) + kernels.find_seeds(
@@ -157,11 +175,21 @@ def _complete(
     )
     if sign < 0:
         np.negative(image, out=image)
+    n_seeds = n
     n = kernels.grow_by_difference(
         exposure.image, exposure.variance, image, variance, sign, mask, UNUSABLE,
         config.grow_rounds, config.grow_n_sigma, config.grow_n_sigma, found, n,
     )  # fmt: skip
-    return found[:n].copy()
+    return found[:n].copy(), n_seeds
+
+
+def _spare_trails(exposure: Exposure, hits: np.ndarray, n_seeds: int) -> np.ndarray:
+    """Take back what growing flagged on trails, where everything is brighter than in the other."""
+    flat = exposure.mask.reshape(-1)
+    grown = hits[n_seeds:]
+    on_trail = (flat[grown] & VALUE["STREAK"]) != 0
+    flat[grown[on_trail]] &= DTYPE(~_CR)
+    return np.concatenate([hits[:n_seeds], grown[~on_trail]])
 
 
 def _remaining(
@@ -189,7 +217,9 @@ def _remaining(
     for snap, sign in _sides(difference):
         if sign < 0:
             np.negative(map_, out=map_)
-        rows = _rows(exposures, snap, map_, filtered, max(width, 1.0), joined, seeing, config)
+        rows = _rows(
+            exposures, difference, snap, map_, filtered, max(width, 1.0), joined, seeing, config
+        )
         tables.append(rows)
     table = np.concatenate(tables)
     if len(table) > config.max_sources:
@@ -201,6 +231,7 @@ def _remaining(
 
 def _rows(
     exposures: list[Exposure],
+    difference: SnapDifference,
     snap: int,
     map_: np.ndarray,
     filtered: FilterMap,
@@ -211,6 +242,14 @@ def _rows(
 ) -> np.ndarray:
     """Rows of the peaks of a significance map that belong to one snap; sets the mask planes."""
     y, x = find_peaks(map_, config.threshold * width, 3)
+    reach = max(2, round(seeing.fwhm))
+    common = _common_light(exposures, y, x, reach)
+    weight = filtered.weight[y, x].astype(float)
+    flux = map_[y, x] / np.sqrt(weight)
+    # What a star leaves has the star's own shape: the filter adds it up, unlike noise.
+    left = config.residual_factor * difference.residual * common * filtered.ratio
+    kept = flux > left
+    y, x, common, weight, flux = y[kept], x[kept], common[kept], weight[kept], flux[kept]
     rows = SNAP_SOURCE.empty(len(y))
     if not len(y):
         return rows
@@ -219,45 +258,44 @@ def _rows(
     streak = (footprints["length"] > config.streak_length * seeing.fwhm) & (
         footprints["elongation"] > config.streak_elongation
     )
-    values = np.where(streak, VALUE["STREAK"] | VALUE["SNAP_DIFF"], VALUE["SNAP_DIFF"])
-    inside = np.flatnonzero(labels)
-    exposures[snap].mask.reshape(-1)[inside] |= values.astype(DTYPE)[labels.reshape(-1)[inside] - 1]
-    weight = filtered.weight[y, x].astype(float)
+    _set_planes(exposures[snap].mask, labels, streak, reach)
     rows["visit"], rows["ccdNumber"], rows["snap"] = info.visit, info.detector_number, info.snap
     rows["x"], rows["y"] = x, y
     rows["snr"] = map_[y, x] / width
-    rows["flux"] = map_[y, x] / np.sqrt(weight)
+    rows["flux"] = flux
     rows["fluxErr"] = width / np.sqrt(weight)
     rows["length"], rows["elongation"] = (
         footprints["length"][of_peak],
         footprints["elongation"][of_peak],
     )
     rows["flag_streak"] = streak[of_peak]
-    reach = max(2, round(seeing.fwhm))
-    rows["flag_cr"] = near(joined, y, x, _CR, reach)
-    rows["flag_masked"] = near(joined, y, x, UNUSABLE, reach)
+    near = planes_near(joined, y, x, reach)
+    rows["flag_cr"], rows["flag_masked"] = (near & _CR) != 0, (near & UNUSABLE) != 0
     ny, nx = map_.shape
     margin = 2 * reach
     rows["flag_edge"] = (np.minimum(x, nx - 1 - x) < margin) | (np.minimum(y, ny - 1 - y) < margin)
-    rows["flag_star"] = _on_star(exposures, y, x)
+    rows["flag_star"] = common > 5 * np.sqrt(difference.variance[y, x])
     return rows
 
 
-def near(mask: np.ndarray, y: np.ndarray, x: np.ndarray, planes: int, reach: int) -> np.ndarray:
-    """For each position: whether a pixel within `reach` (a square) has any of the bits."""
-    ny, nx = mask.shape
-    result = np.zeros(len(y), dtype=bool)
-    for dy in range(-reach, reach + 1):
-        rows = np.clip(y + dy, 0, ny - 1)
-        for dx in range(-reach, reach + 1):
-            result |= (mask[rows, np.clip(x + dx, 0, nx - 1)] & planes) != 0
-    return result
+def _set_planes(mask: np.ndarray, labels: np.ndarray, streak: np.ndarray, reach: int) -> None:
+    """SNAP_DIFF on all footprints; STREAK on trails, a FWHM wider for their wings."""
+    inside = np.flatnonzero(labels)
+    mask.reshape(-1)[inside] |= DTYPE(VALUE["SNAP_DIFF"])
+    y, x = np.divmod(inside[streak[labels.reshape(-1)[inside] - 1]], mask.shape[1])
+    if len(y):
+        wide = np.zeros(mask.shape, dtype=bool)
+        draw_discs(y, x, np.full(len(y), float(reach)), wide)
+        mask[wide] |= DTYPE(VALUE["STREAK"])
 
 
-def _on_star(exposures: list[Exposure], y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Whether even the faintest snap has a significant signal at the position."""
-    significance = [
-        exposure.image[y, x] / np.sqrt(np.maximum(exposure.variance[y, x], 1e-6))
-        for exposure in exposures
-    ]
-    return np.asarray(np.min(significance, axis=0) > 5)
+def _common_light(
+    exposures: list[Exposure], y: np.ndarray, x: np.ndarray, reach: int
+) -> np.ndarray:
+    """Brightest light that is there in all snaps, within `reach` of each position; electrons."""
+    if not len(y):
+        return np.empty(0)
+    common = np.minimum(exposures[0].image, exposures[1].image)
+    for exposure in exposures[2:]:
+        np.minimum(common, exposure.image, out=common)
+    return np.maximum(brightest_near(common, y, x, reach), 0)
