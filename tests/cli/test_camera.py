@@ -29,7 +29,7 @@ def test_check_prints_every_channel(name: str) -> None:
 
 
 def test_check_draws(tmp_path: Path) -> None:
-    for name in ("sim-tiny", "lsstcam", "generic"):
+    for name in ("sim-tiny", "generic"):
         path = tmp_path / f"{name}.png"
         result = RUNNER.invoke(app, ["check", name, "-o", str(path)])
         assert result.exit_code == 0 and str(path) in result.output
