@@ -33,7 +33,7 @@ def show(
     from mpipipe.run.plan import load_run
     from mpipipe.store.images import read_exposure
     from mpipipe.store.layout import RunLayout
-    from mpipipe.store.raw import read_frame
+    from mpipipe.store.raw import read_calibrated, read_frame
 
     if kind != "calexp":
         raise ConfigError(f"there is no picture of {kind!r}", way_out="mpipipe show RUN calexp")
@@ -56,5 +56,9 @@ def show(
     task = found[0]
     calexp = read_exposure(layout.image(kind, task.visit, task.ccd))
     path = output or layout.root / "pictures" / f"{kind}-{task.visit}-{task.ccd}.png"
-    draw_before_after(path, raw_mosaic(read_frame(task.frames[0], context.camera)), calexp)
+    if context.camera.kind == "calibrated":
+        before = read_calibrated(task.frames[0], context.camera).image
+    else:
+        before = raw_mosaic(read_frame(task.frames[0], context.camera))
+    draw_before_after(path, before, calexp)
     typer.echo(str(path))
