@@ -20,10 +20,24 @@ if TYPE_CHECKING:
 def place(
     stack: np.ndarray, sections: tuple[Section, ...], out: np.ndarray, flip_y: bool = False
 ) -> np.ndarray:
-    """Write channels in read-out order (n_channels, ny, nx) into the CCD image `out`."""
+    """Write channels in read-out order (n_channels, ny, nx) into the CCD image `out`.
+
+    Parameters
+    ----------
+    flip_y
+        Whether the assembled image is turned upside down.
+    """
+    from mpipipe.stages.ca import kernels
+
     for plane, section in zip(stack, sections, strict=True):
-        section.cut(out[::-1] if flip_y else out)[...] = plane
+        kernels.put_channel(plane, out, *corner(section, out.shape[0], flip_y))
     return out
+
+
+def corner(section: Section, height: int, flip_y: bool) -> tuple[int, int, bool, bool]:
+    """First row and column of a channel on the CCD, and whether its y and x axes turn."""
+    y0 = height - section.y1 if flip_y else section.y0
+    return y0, section.x0, section.flip_y != flip_y, section.flip_x
 
 
 def _assemble(

@@ -12,6 +12,7 @@ from mpipipe.data.camera import Corrections
 from mpipipe.data.exposure import ChannelStack, Exposure, Masters
 from mpipipe.data.raw import RawFrame
 from mpipipe.data.sdqa import Sdqa
+from mpipipe.stages.ca.assemble_ccd import corner
 from mpipipe.stages.isr.needs import is_wanted
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -56,10 +57,9 @@ def isr_ccd_defect(
         warnings,
     ):
         assert defects is not None
-        target = exposure.mask[::-1] if raw.flip_y_after_assembly else exposure.mask
         for plane, section in zip(defects, channels.detsecs, strict=True):
-            view = section.cut(target)
-            view |= plane
+            place = corner(section, raw.shape[0], raw.flip_y_after_assembly)
+            kernels.or_channel(plane, exposure.mask, *place)
         exposure.applied["defects"] = "masked"
     n_made = 0
     if config.interpolate:

@@ -15,6 +15,40 @@ _OPTIONS: dict[str, Any] = {
 
 
 @njit(**_OPTIONS)
+def put_channel(
+    plane: np.ndarray, out: np.ndarray, y0: int, x0: int, flip_y: bool, flip_x: bool
+) -> None:
+    """Copy a channel into the CCD image at (y0, x0), its axes turned where asked."""
+    ny, nx = plane.shape
+    for y in range(ny):
+        row = y0 + (ny - 1 - y if flip_y else y)
+        if flip_x:
+            last = x0 + nx - 1
+            for x in range(nx):
+                out[row, last - x] = plane[y, x]
+        else:
+            for x in range(nx):
+                out[row, x0 + x] = plane[y, x]
+
+
+@njit(**_OPTIONS)
+def or_channel(
+    plane: np.ndarray, out: np.ndarray, y0: int, x0: int, flip_y: bool, flip_x: bool
+) -> None:
+    """As `put_channel`, for mask planes that are added to those of `out`."""
+    ny, nx = plane.shape
+    for y in range(ny):
+        any_set = 0
+        for x in range(nx):
+            any_set |= plane[y, x]
+        if any_set == 0:
+            continue
+        row = y0 + (ny - 1 - y if flip_y else y)
+        for x in range(nx):
+            out[row, x0 + (nx - 1 - x if flip_x else x)] |= plane[y, x]
+
+
+@njit(**_OPTIONS)
 def bridge_rows(
     image: np.ndarray, mask: np.ndarray, bad: int, avoid: int, longest: int, bit: int
 ) -> int:
@@ -41,6 +75,11 @@ def bridge_rows(
     ny, nx = image.shape
     n_made = 0
     for y in range(ny):
+        any_bad = 0
+        for x in range(nx):
+            any_bad |= mask[y, x]
+        if not any_bad & bad:
+            continue
         x = 0
         while x < nx:
             if not mask[y, x] & bad:
@@ -72,4 +111,8 @@ def bridge_rows(
 
 def warm_up() -> None:
     """Compile every kernel on tiny arrays."""
+    for kind in (np.float32, np.int32):
+        put_channel(np.ones((2, 2), kind), np.ones((4, 4), kind), 1, 1, True, True)
+    mask = np.ones((2, 2), np.int32)
+    or_channel(mask, mask, 0, 0, False, False)
     bridge_rows(np.ones((3, 4), np.float32), np.zeros((3, 4), np.int32), 1, 3, 2, 4)

@@ -15,7 +15,8 @@ from mpipipe.stages.stage import StageConfig, stage
 def output(config: StageConfig, *, exposure: Exposure) -> Mapping[str, Any]:
     """Hand over the exposure; one without a single usable pixel is bad data."""
     unusable = planes.bits("NO_DATA", "BAD", "SAT")
-    if bool(((exposure.mask & unusable) != 0).all()):
+    # Row by row: the first usable pixel ends the search.
+    if all(bool(((row & unusable) != 0).all()) for row in exposure.mask):
         raise BadDataError(
             "no pixel of the CCD is usable: all are masked BAD, SAT or NO_DATA",
             file=exposure.info.files[0] if exposure.info.files else None,

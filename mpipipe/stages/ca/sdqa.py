@@ -26,6 +26,8 @@ class SdqaConfig(StageConfig):
 @stage("ca.sdqa", needs=("exposure", "sdqa"), adds=("exposure",), config=SdqaConfig)
 def sdqa(config: SdqaConfig, *, exposure: Exposure, sdqa: Sdqa) -> Mapping[str, Any]:
     """Record sky, noise against the variance plane, and the share of masked pixels."""
+    from mpipipe.stages.isr import kernels
+
     snap = exposure.info.snap
     some = slice(None, None, config.step), slice(None, None, config.step)
     good = exposure.mask[some] == 0
@@ -35,7 +37,9 @@ def sdqa(config: SdqaConfig, *, exposure: Exposure, sdqa: Sdqa) -> Mapping[str, 
     sdqa.add("ca.sky.level", sky, "electron", snap=snap)
     sdqa.add("ca.sky.noise", noise, "electron", snap=snap)
     sdqa.add("ca.sky.noise_expected", expected, "electron", snap=snap)
-    bad = planes.bits("BAD", "SAT", "NO_DATA")
-    share = np.count_nonzero(exposure.mask & bad) / exposure.mask.size
-    sdqa.add("ca.masked", 100.0 * share, "%", snap=snap)
+    counts = np.zeros(32, np.int64)
+    kernels.count_planes(exposure.mask, counts)
+    for plane in ("BAD", "SAT", "NO_DATA", "VIGNETTED"):
+        percent = 100.0 * float(counts[planes.BIT[plane]]) / exposure.mask.size
+        sdqa.add(f"ca.masked.{plane}", percent, "%", snap=snap)
     return {"exposure": exposure}

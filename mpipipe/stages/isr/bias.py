@@ -31,10 +31,12 @@ def add_master_noise(
 
     if variance is None:
         return
+    put = kernels.add_master_noise
     if channels.master_sigma is None:
-        channels.master_sigma = np.zeros(channels.image.shape, np.float32)
+        channels.master_sigma = np.empty(channels.image.shape, np.float32)
+        put = kernels.set_master_noise
     for i, factor in enumerate(factors):
-        kernels.add_master_noise(channels.master_sigma[i], variance[i], float(factor))
+        put(channels.master_sigma[i], variance[i], float(factor))
 
 
 def _check_level(channels: ChannelStack, readout: Readout, bias: np.ndarray) -> None:

@@ -50,17 +50,24 @@ def flat(
     )
     if not wanted or masters.flat is None or channels.variance is None:
         return {"channels": channels}
-    if channels.master_sigma is None and masters.flat_variance is not None:
+    own = masters.flat_variance
+    if channels.master_sigma is None and own is not None:
         channels.master_sigma = np.zeros(channels.image.shape, np.float32)
     bit = planes.bits("BAD")
     for i, response in enumerate(masters.flat):
-        image = channels.image[i]
-        kernels.divide_flat(
-            image, channels.variance[i], response, config.lowest, bit, channels.mask[i]
-        )
-        if channels.master_sigma is not None:
-            own = masters.flat_variance
+        both = channels.image[i], channels.variance[i]
+        if channels.master_sigma is None:
+            kernels.divide_flat(*both, response, config.lowest, bit, channels.mask[i])
+        else:
             noise = np.zeros_like(response) if own is None else own[i]
-            kernels.divide_noise(channels.master_sigma[i], image, response, noise, config.lowest)
+            kernels.divide_flat_with_noise(
+                *both,
+                response,
+                config.lowest,
+                bit,
+                channels.mask[i],
+                channels.master_sigma[i],
+                noise,
+            )
     channels.applied["flat"] = "divided by master"
     return {"channels": channels}

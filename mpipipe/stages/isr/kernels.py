@@ -18,6 +18,14 @@ _OPTIONS: dict[str, Any] = {
 
 
 @njit(**_OPTIONS)
+def _mask_around(mask: np.ndarray, y: int, x: int, grow: int, bit: int) -> None:
+    ny, nx = mask.shape
+    for j in range(max(y - grow, 0), min(y + grow + 1, ny)):
+        for i in range(max(x - grow, 0), min(x + grow + 1, nx)):
+            mask[j, i] |= bit
+
+
+@njit(**_OPTIONS)
 def mark_saturated(
     image: np.ndarray,
     level: float,
@@ -55,31 +63,34 @@ def mark_saturated(
             n_core += image[y, x] >= level
     if n_core == 0:
         return 0
-    core = np.zeros((ny, nx), np.uint8)
+    rows, columns = np.empty(n_core, np.int32), np.empty(n_core, np.int32)
+    n = 0
     for y in range(ny):
+        n_row = 0
         for x in range(nx):
-            core[y, x] = image[y, x] >= level
-    for x in range(nx):
+            n_row += image[y, x] >= level
+        if n_row:
+            for x in range(nx):
+                if image[y, x] >= level:
+                    rows[n], columns[n] = y, x
+                    n += 1
+    for k in range(n_core):
+        y, x = rows[k], columns[k]
+        _mask_around(mask, y, x, grow, bit)
         left, right = max(x - distance, 0), min(x + distance, nx - 1)
         for step in (1, -1):
-            run = 0
-            for k in range(ny):
-                y = k if step == 1 else ny - 1 - k
-                if image[y, x] >= level:
-                    run += 1
-                    continue
-                if run >= 3:
-                    beside = max(image[y, left], image[y, right])
-                    if image[y, x] - beside > contrast:
-                        core[y, x] = 1
-                        continue
-                run = 0
-    for y in range(ny):
-        for x in range(nx):
-            if core[y, x]:
-                for j in range(max(y - grow, 0), min(y + grow + 1, ny)):
-                    for i in range(max(x - grow, 0), min(x + grow + 1, nx)):
-                        mask[j, i] |= bit
+            # The end of a run of three, seen from its last pixel, is where a trail may begin.
+            if (
+                not 0 <= y - 2 * step < ny
+                or min(image[y - step, x], image[y - 2 * step, x]) < level
+            ):
+                continue
+            end = y + step
+            while 0 <= end < ny and image[end, x] < level:
+                if image[end, x] - max(image[end, left], image[end, right]) <= contrast:
+                    break
+                _mask_around(mask, end, x, grow, bit)
+                end += step
     return n_core
 
 
@@ -107,30 +118,32 @@ def overscan_rows(over: np.ndarray, n_sigma: float, level: np.ndarray) -> float:
     """
     ny, nx = over.shape
     middle = np.empty(ny)
-    absolute = np.empty(ny)
     for y in range(ny):
         middle[y] = np.median(over[y])
-        absolute[y] = np.median(np.abs(over[y] - middle[y]))
+    some = max(1, ny // 64)
+    absolute = np.empty((ny - 1) // some + 1)
+    for k in range(absolute.size):
+        absolute[k] = np.median(np.abs(over[k * some] - middle[k * some]))
     # Quantised to half an ADU, but only the start of the iteration.
     sigma = 1.4826 * np.median(absolute) + 1.0
     for _ in range(8):
-        limit = n_sigma * sigma + 0.5
+        limit = np.float32(n_sigma * sigma + 0.5)
         squares = 0.0
         n_used = 0
         for y in range(ny):
-            total = 0.0
+            centre = np.float32(middle[y])
+            total, total_squares = np.float32(0.0), np.float32(0.0)
             count = 0
             for x in range(nx):
-                offset = over[y, x] - middle[y]
-                if abs(offset) <= limit:
-                    total += offset
-                    count += 1
-            mean = total / count if count > 0 else 0.0
+                offset = over[y, x] - centre
+                inside = abs(offset) <= limit
+                count += inside
+                kept = offset if inside else np.float32(0.0)
+                total += kept
+                total_squares += kept * kept
+            mean = np.float64(total) / max(count, 1)
             level[y] = middle[y] + mean
-            for x in range(nx):
-                offset = over[y, x] - middle[y]
-                if abs(offset) <= limit:
-                    squares += (offset - mean) ** 2
+            squares += total_squares - count * mean * mean
             n_used += count - 1
         if n_used <= 0:
             return np.nan
@@ -154,7 +167,7 @@ def _filter_levels(
     Fills the filtered level, its variance, and the variance predicted for each row.
     """
     level[0], spread[0], ahead[0] = values[0], noise, 1e4 * noise
-    cost = 0.0
+    cost, scale = 0.0, 1.0
     n_outside = 0
     y = 1
     while y < values.size:
@@ -162,7 +175,11 @@ def _filter_levels(
         expected = ahead[y] + noise
         offset = values[y] - level[y - 1]
         ratio = offset * offset / expected
-        cost += np.log(expected) + min(ratio, 36.0)
+        cost += min(ratio, 36.0)
+        scale *= expected / noise
+        if scale > 1e100:  # a logarithm of the product: one a row would cost most of the time
+            cost += np.log(scale)
+            scale = 1.0
         if ratio > 36.0:
             n_outside += 1
             if n_outside < 3:
@@ -178,7 +195,7 @@ def _filter_levels(
         level[y] = level[y - 1] + gain * offset
         spread[y] = (1.0 - gain) * ahead[y]
         y += 1
-    return cost
+    return cost + np.log(scale)
 
 
 @njit(**_OPTIONS)
@@ -207,11 +224,15 @@ def smooth_wander(values: np.ndarray, noise: float, smooth: np.ndarray) -> float
     level, spread, ahead = np.empty(n), np.empty(n), np.empty(n)
     best, best_step = np.inf, 0.0
     step = 2e-6 * noise
-    while step <= 4.0 * noise:
+    while step <= 8.0 * noise:
         cost = _filter_levels(values, noise, step, level, spread, ahead)
         if cost < best:
             best, best_step = cost, step
-        step *= 2.0
+        step *= 4.0
+    for step in (0.5 * best_step, 2.0 * best_step):
+        cost = _filter_levels(values, noise, step, level, spread, ahead)
+        if cost < best:
+            best, best_step = cost, step
     _filter_levels(values, noise, best_step, level, spread, ahead)
     smooth[n - 1] = level[n - 1]
     variance = spread[n - 1]
@@ -235,41 +256,34 @@ def subtract_rows_and_columns(image: np.ndarray, rows: np.ndarray, columns: np.n
 
 
 @njit(**_OPTIONS)
-def subtract_crosstalk(
+def subtract_and_mask(
     image: np.ndarray,
-    matrix: np.ndarray,
+    correction: np.ndarray,
+    start: int,
     usual: np.ndarray,
     limit: np.ndarray,
     bit: int,
     mask: np.ndarray,
 ) -> None:
-    """Subtract matrix @ image and mask where that differs much from its usual value.
+    """Subtract a correction from a block of pixels; mask where it is far from its usual value.
 
     Parameters
     ----------
     image, mask
         (n_channels, n_pixels) float32 and int32, changed in place.
-    matrix
-        (n_channels, n_channels) float32, [victim][source].
+    correction
+        (n_channels, n_block) float32, for the pixels from `start` on.
     usual, limit
-        (n_channels,) float32, ADU: correction at the sky level; largest difference from it.
+        (n_channels,) float32: correction at the sky level; largest difference from it.
     """
-    n, n_pixels = image.shape
-    block = 1024  # 16 channels of it stay within the first-level caches
-    correction = np.empty((n, block), np.float32)
-    for start in range(0, n_pixels, block):
-        size = min(block, n_pixels - start)
-        for i in range(n):
+    n, size = correction.shape
+    for i in range(n):
+        n_large = 0
+        for k in range(size):
+            image[i, start + k] -= correction[i, k]
+            n_large += abs(correction[i, k] - usual[i]) > limit[i]
+        if n_large:
             for k in range(size):
-                correction[i, k] = 0.0
-            for j in range(n):
-                fraction = matrix[i, j]
-                if fraction != 0.0:
-                    for k in range(size):
-                        correction[i, k] += fraction * image[j, start + k]
-        for i in range(n):
-            for k in range(size):
-                image[i, start + k] -= correction[i, k]
                 if abs(correction[i, k] - usual[i]) > limit[i]:
                     mask[i, start + k] |= bit
 
@@ -280,15 +294,23 @@ def linearize_polynomial(
 ) -> None:
     """x -> x + c0 x^2 + c1 x^3 + ...; mask where that changes x by more than `suspect` of it."""
     ny, nx = image.shape
+    law = coefficients.astype(np.float32)
+    limit = np.float32(suspect)
+    factor = np.empty(nx, np.float32)
     for y in range(ny):
         for x in range(nx):
-            value = np.float64(image[y, x])
-            factor = 0.0
-            for k in range(coefficients.size - 1, -1, -1):
-                factor = (factor + coefficients[k]) * value
-            image[y, x] = value + value * factor
-            if abs(factor) > suspect:
-                mask[y, x] |= bit
+            factor[x] = 0.0
+        for k in range(law.size - 1, -1, -1):
+            for x in range(nx):
+                factor[x] = (factor[x] + law[k]) * image[y, x]
+        n_large = 0
+        for x in range(nx):
+            image[y, x] += image[y, x] * factor[x]
+            n_large += abs(factor[x]) > limit
+        if n_large:
+            for x in range(nx):
+                if abs(factor[x]) > limit:
+                    mask[y, x] |= bit
 
 
 @njit(**_OPTIONS)
@@ -330,6 +352,16 @@ def subtract_bias(image: np.ndarray, bias: np.ndarray, pedestal: float) -> None:
 
 
 @njit(**_OPTIONS)
+def set_master_noise(sigma: np.ndarray, variance: np.ndarray, factor: float) -> None:
+    """sigma = factor sqrt(variance)."""
+    ny, nx = sigma.shape
+    scale = np.float32(abs(factor))
+    for y in range(ny):
+        for x in range(nx):
+            sigma[y, x] = scale * np.sqrt(variance[y, x])
+
+
+@njit(**_OPTIONS)
 def add_master_noise(sigma: np.ndarray, variance: np.ndarray, factor: float) -> None:
     """sigma = sqrt(sigma^2 + factor^2 variance), in place."""
     ny, nx = sigma.shape
@@ -358,31 +390,34 @@ def to_electrons(
     ny, nx = image.shape
     factor = np.float32(gain)
     floor = np.float32(read_noise * read_noise)
-    for y in range(ny):
-        for x in range(nx):
-            image[y, x] *= factor
     column = np.empty(nx, np.float32)
+    ready = 0
     for y in range(ny):
         first, last = max(y - radius, 0), min(y + radius, ny - 1)
+        while ready <= last:  # rows are converted just before they are first summed
+            for x in range(nx):
+                image[ready, x] *= factor
+            ready += 1
         for x in range(nx):
             column[x] = image[first, x]
         for j in range(first + 1, last + 1):
             for x in range(nx):
                 column[x] += image[j, x]
+        rows = last - first + 1
+        if radius == 1:
+            third = np.float32(1.0 / (3 * rows))
+            for x in range(1, nx - 1):
+                photons = (column[x - 1] + column[x] + column[x + 1]) * third
+                variance[y, x] = max(photons, np.float32(0.0)) + floor
         for x in range(nx):
-            variance[y, x] = 0.0
-        inner = np.float32(1.0 / ((last - first + 1) * (2 * radius + 1)))
-        for i in range(-radius, radius + 1):
-            for x in range(max(0, -i), min(nx, nx - i)):
-                variance[y, x] += column[x + i]
-        for x in range(nx):
-            variance[y, x] = max(variance[y, x] * inner, np.float32(0.0)) + floor
-        for x in range(nx):
-            if radius <= x < nx - radius:
+            if radius == 1 and 0 < x < nx - 1:
                 continue
-            width = min(x + radius, nx - 1) - max(x - radius, 0) + 1
-            photons = (variance[y, x] - floor) * np.float32((2 * radius + 1) / width)
-            variance[y, x] = photons + floor
+            total = np.float32(0.0)
+            left, right = max(x - radius, 0), min(x + radius, nx - 1)
+            for i in range(left, right + 1):
+                total += column[i]
+            photons = total / np.float32(rows * (right - left + 1))
+            variance[y, x] = max(photons, np.float32(0.0)) + floor
 
 
 @njit(**_OPTIONS)
@@ -413,40 +448,106 @@ def divide_flat(
     """
     ny, nx = image.shape
     n_low = 0
+    one, least = np.float32(1.0), np.float32(lowest)
     for y in range(ny):
+        n_usable = 0
         for x in range(nx):
             response = flat[y, x]
-            usable = response >= lowest
-            inverse = np.float32(1.0) / response if usable else np.float32(1.0)
+            usable = response >= least
+            n_usable += usable
+            inverse = one / (response if usable else one)
             image[y, x] *= inverse
             variance[y, x] *= inverse * inverse
-            if not usable:
-                mask[y, x] |= bit
-                n_low += 1
+        if n_usable < nx:
+            n_low += nx - n_usable
+            for x in range(nx):
+                if not flat[y, x] >= least:
+                    mask[y, x] |= bit
     return n_low
 
 
 @njit(**_OPTIONS)
-def divide_noise(
-    sigma: np.ndarray,
+def divide_flat_with_noise(
     image: np.ndarray,
+    variance: np.ndarray,
     flat: np.ndarray,
-    flat_variance: np.ndarray,
     lowest: float,
-) -> None:
-    """Noise of the masters after division by the flat, whose own noise comes in.
+    bit: int,
+    mask: np.ndarray,
+    sigma: np.ndarray,
+    flat_variance: np.ndarray,
+) -> int:
+    """`divide_flat`, and the noise of the masters with it.
 
-    `image` is already divided: sigma = sqrt((sigma/f)^2 + (image sigma_f / f)^2).
+    sigma = sqrt((sigma / f)^2 + (image sigma_f / f^2)^2), image and sigma before division.
     """
-    ny, nx = sigma.shape
+    ny, nx = image.shape
+    n_low = 0
+    one, least = np.float32(1.0), np.float32(lowest)
     for y in range(ny):
+        n_usable = 0
         for x in range(nx):
             response = flat[y, x]
-            if response >= lowest:
-                inverse = np.float32(1.0) / response
-                own = sigma[y, x] * inverse
-                value = image[y, x] * inverse
-                sigma[y, x] = np.sqrt(own * own + value * value * flat_variance[y, x])
+            usable = response >= least
+            n_usable += usable
+            inverse = one / (response if usable else one)
+            value = image[y, x] * inverse
+            own = sigma[y, x] * inverse
+            factor = value * inverse
+            image[y, x] = value
+            variance[y, x] *= inverse * inverse
+            sigma[y, x] = np.sqrt(own * own + factor * factor * flat_variance[y, x])
+        if n_usable < nx:
+            n_low += nx - n_usable
+            for x in range(nx):
+                if not flat[y, x] >= least:
+                    mask[y, x] |= bit
+    return n_low
+
+
+@njit(**_OPTIONS)
+def clipped_moments(values: np.ndarray, n_sigma: float, rounds: int) -> tuple[float, float]:
+    """Mean and standard deviation of (n,) float64, clipped about median, then mean; n > 0."""
+    middle = np.median(values)
+    spread = np.sqrt(np.mean((values - middle) ** 2))
+    for _ in range(rounds):
+        limit = n_sigma * spread
+        total = squares = 0.0
+        count = 0
+        for i in range(values.size):
+            offset = values[i] - middle
+            inside = abs(offset) <= limit
+            count += inside
+            kept = offset if inside else 0.0
+            total += kept
+            squares += kept * kept
+        if count < 2:
+            break
+        before = spread
+        mean = total / count
+        middle += mean
+        spread = np.sqrt(max(squares / count - mean * mean, 0.0))
+        if abs(before - spread) < 1e-4 * before:
+            break
+    return middle, spread
+
+
+@njit(**_OPTIONS)
+def count_planes(mask: np.ndarray, counts: np.ndarray) -> None:
+    """Add to counts[b] the pixels of (ny, nx) int32 `mask` in which bit b is set."""
+    ny, nx = mask.shape
+    for y in range(ny):
+        used = 0
+        for x in range(nx):
+            used |= mask[y, x]
+        bit = 0
+        while used >> bit:
+            if (used >> bit) & 1:
+                n = 0
+                for x in range(nx):
+                    n += (mask[y, x] >> bit) & 1
+                counts[bit] += n
+            bit += 1
 
 
 def warm_up() -> None:
@@ -459,12 +560,15 @@ def warm_up() -> None:
     overscan_rows(image, 4.0, np.empty(4))
     smooth_wander(np.arange(4.0), 1.0, np.empty(4))
     subtract_rows_and_columns(image, row, column)
-    subtract_crosstalk(image, np.zeros((4, 4), np.float32), row, row, 1, mask)
+    subtract_and_mask(image, other, 0, row, row, 1, mask)
     linearize_polynomial(image, np.zeros(1), 0.1, 1, mask)
     linearize_table(image, np.arange(3.0), np.arange(3.0), 0.1, 1, mask)
     subtract_bias(image, other, 0.0)
+    set_master_noise(image, other, 1.0)
     add_master_noise(image, other, 1.0)
     to_electrons(image, 1.0, 1.0, 1, other)
     subtract_dark(image, other, 1.0)
     divide_flat(image, other, np.ones_like(image), 0.1, 1, mask)
-    divide_noise(other, image, np.ones_like(image), other, 0.1)
+    divide_flat_with_noise(image, other, np.ones_like(image), 0.1, 1, mask, image, other)
+    clipped_moments(np.arange(4.0), 3.0, 5)
+    count_planes(mask, np.zeros(32, np.int64))

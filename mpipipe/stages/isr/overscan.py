@@ -115,7 +115,7 @@ def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> tuple[np.nda
         return np.array(levels, float), sigma
     if window == 0:
         smooth = np.empty(len(levels))
-        left = kernels.smooth_wander(np.asarray(levels, float), sigma**2, smooth)
+        left = min(kernels.smooth_wander(np.asarray(levels, float), sigma**2, smooth), sigma**2)
     else:
         smooth = smooth_linear(levels, window)
         left = sigma**2 / min(window, len(levels))

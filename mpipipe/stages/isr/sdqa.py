@@ -26,22 +26,20 @@ def clipped_mean(values: np.ndarray, n_sigma: float = 3.0, rounds: int = 5) -> t
     """Mean and standard deviation after clipping about the median; NaN of nothing."""
     if values.size == 0:
         return float("nan"), float("nan")
-    middle, spread = float(np.median(values)), float(np.std(values))
-    for _ in range(rounds):
-        kept = values[np.abs(values - middle) <= n_sigma * spread]
-        if kept.size < 2:
-            break
-        before, middle, spread = spread, float(kept.mean()), float(kept.std())
-        if abs(before - spread) < 1e-4 * before:
-            break
-    return middle, spread
+    from mpipipe.stages.isr import kernels
+
+    mean, spread = kernels.clipped_moments(
+        np.ascontiguousarray(values, np.float64), n_sigma, rounds
+    )
+    return float(mean), float(spread)
 
 
 @stage("isr.sdqa", needs=("channels", "sdqa"), adds=("channels",), config=SdqaConfig)
 def sdqa(config: SdqaConfig, *, channels: ChannelStack, sdqa: Sdqa) -> Mapping[str, Any]:
     """Record sky level, noise, gain, read noise and masked pixels of each channel."""
+    from mpipipe.stages.isr import kernels
+
     snap = channels.info.snap
-    bits = {name: planes.bits(name) for name in ("SAT", "BAD", "CROSSTALK", "SUSPECT", "NO_DATA")}
     for i, name in enumerate(channels.names):
         place: dict[str, Any] = {"channel": name, "snap": snap}
         some = slice(None, None, config.step), slice(None, None, config.step)
@@ -51,8 +49,9 @@ def sdqa(config: SdqaConfig, *, channels: ChannelStack, sdqa: Sdqa) -> Mapping[s
         sdqa.add("isr.sky.noise", noise, "electron", **place)
         sdqa.add("isr.gain", channels.gain[i], "electron/adu", **place)
         sdqa.add("isr.read_noise", channels.read_noise[i], "electron", **place)
-        used = int(np.bitwise_or.reduce(channels.mask[i].ravel()))
-        for plane, bit in bits.items():
-            count = int(np.count_nonzero(channels.mask[i] & bit)) if used & bit else 0
+        counts = np.zeros(32, np.int64)
+        kernels.count_planes(channels.mask[i], counts)
+        for plane in ("SAT", "BAD", "CROSSTALK", "SUSPECT", "NO_DATA"):
+            count = float(counts[planes.BIT[plane]])
             sdqa.add(f"isr.masked.{plane}", count, "pixel", **place)
     return {"channels": channels}
