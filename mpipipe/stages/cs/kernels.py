@@ -268,7 +268,14 @@ def sanitise(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, no_data:
     Returns how many pixels were found that did not have the bit yet.
     """
     ny, nx = image.shape
-    bit = np.int32(no_data)
+    bit, infinite = np.int32(no_data), np.float32(np.inf)
+    unsound = 0
+    for y in range(ny):  # hardly ever are there any, and counting alone is fast
+        for x in range(nx):
+            p, v = abs(image[y, x]), variance[y, x]
+            unsound += 0 if p < infinite and v < infinite and v > 0 else 1
+    if unsound == 0:
+        return 0
     n = 0
     for y in range(ny):
         for x in range(nx):

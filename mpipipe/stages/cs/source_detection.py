@@ -52,6 +52,9 @@ class SourceDetectionConfig(StageConfig):
     grow_n_sigma: float = Field(
         default=1.5, gt=0, description="significance of pixel and difference when growing"
     )
+    list_sources: bool = Field(
+        default=True, description="look for what differs between the snaps and is no cosmic ray"
+    )
     threshold: float = Field(
         default=6.0, gt=0, description="sources on the filtered difference: significance"
     )
@@ -100,10 +103,11 @@ def source_detection(
             hits[snap], n_seeds[snap] = _complete(
                 exposures[snap], difference, sign, seeing[snap], hits[snap], config
             )
-    tables = [
-        _remaining(exposures, difference, seeing[difference.snap], config, sdqa, warnings)
-        for difference in snap_differences
-    ]
+    tables = [SNAP_SOURCE.empty()]
+    for difference in snap_differences if config.list_sources else ():
+        tables.append(
+            _remaining(exposures, difference, seeing[difference.snap], config, sdqa, warnings)
+        )
     for snap, exposure in enumerate(exposures):
         hits[snap] = _spare_trails(exposure, hits[snap], n_seeds[snap])
     sdqa.add("cs.sourceDetection.n_confirmed", sum(len(found) for found in hits), "pixel")
