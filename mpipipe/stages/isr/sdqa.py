@@ -29,7 +29,7 @@ def clipped_mean(values: np.ndarray, n_sigma: float = 3.0, rounds: int = 5) -> t
     from mpipipe.stages.isr import kernels
 
     mean, spread = kernels.clipped_moments(
-        np.ascontiguousarray(values, np.float64), n_sigma, rounds
+        np.ascontiguousarray(values, np.float64).ravel(), n_sigma, rounds
     )
     return float(mean), float(spread)
 
