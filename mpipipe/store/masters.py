@@ -143,7 +143,8 @@ def _header(master: MasterFrame) -> fits.Header:
     header["NFRAMES"] = (master.n_frames, "frames that went in")
     header["SECONDS"] = (master.seconds, "[s] their dark or exposure time, summed")
     if master.kind == "flat":
-        header["LEVEL"] = (master.level, "[electron/s] mean signal of the CCD")
+        if np.isfinite(master.level):
+            header["LEVEL"] = (master.level, "[electron/s] mean signal of the CCD")
         header["FACTOR"] = (master.factor, "response of the CCD over the camera's")
     for i, name in enumerate(master.names):
         for key, value, unit in (
