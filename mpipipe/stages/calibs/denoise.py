@@ -59,19 +59,16 @@ def _profile(image: np.ndarray, noise: float, limit: float) -> np.ndarray:
 
 def _surface(image: np.ndarray, noise: float, limit: float) -> np.ndarray | None:
     """Smooth surface through block means, as far as these differ more than their noise."""
+    from mpipipe.stages.calibs import kernels
+
     ny, nx = image.shape
     n_y, n_x = max(1, round(ny / MESH)), max(1, round(nx / MESH))
     if n_y < 3 or n_x < 3:
         return None
     edges_y, edges_x = (np.linspace(0, n, k + 1).astype(int) for n, k in ((ny, n_y), (nx, n_x)))
-    kept = np.where(np.abs(image) <= limit, image, 0.0)
-    count = np.abs(image) <= limit
-    sums, counts = (
-        np.add.reduceat(np.add.reduceat(plane, edges_y[:-1], axis=0), edges_x[:-1], axis=1)
-        for plane in (kept.astype(np.float64), count.astype(np.float64))
-    )
-    blocks = sums / np.maximum(counts, 1.0)
-    expected = noise / float(np.median(counts))
+    blocks = np.empty((n_y, n_x))
+    kernels.block_means(image, edges_y, edges_x, limit, blocks)
+    expected = noise * n_y * n_x / image.size
     total = _clipped_moments(blocks.ravel())[1]
     share = max(0.0, 1.0 - expected / total) if total > 0 else 0.0
     # Some hundred blocks know their variance to a tenth.

@@ -27,9 +27,10 @@ def combine_clipped(
 ) -> None:
     """Clipped mean of frames, each divided by its level, weighted by its level.
 
-    A value is left out when it is further than `n_sigma` from the lower median, in units of its
-    expected noise: a handful of frames can not clip by their own scatter. Where two or more are
-    left out the pixel is not stable, and its variance is that of the scatter of all frames.
+    A value is left out when it is further than `n_sigma` from the lower median (weighted by
+    level: the faint frames know least), in units of its expected noise: a handful of frames can
+    not clip by their own scatter. Where two or more are left out the pixel is not stable, and
+    its variance is that of the scatter of all frames.
 
     Parameters
     ----------
@@ -45,16 +46,21 @@ def combine_clipped(
         (n_pixels,) float32, float32, uint8: filled.
     """
     n, n_pixels = stack.shape
-    ordered = np.empty(n)
+    ordered, weights = np.empty(n), np.empty(n)
+    half = 0.5 * level.sum() * (1.0 - 1e-12)
     for p in range(n_pixels):
         for i in range(n):
             value = stack[i, p] / level[i]
             k = i
             while k > 0 and ordered[k - 1] > value:
-                ordered[k] = ordered[k - 1]
+                ordered[k], weights[k] = ordered[k - 1], weights[k - 1]
                 k -= 1
-            ordered[k] = value
-        middle = ordered[(n - 1) // 2]
+            ordered[k], weights[k] = value, level[i]
+        below, k = weights[0], 0
+        while below < half:
+            k += 1
+            below += weights[k]
+        middle = ordered[k]
         total = weight = noise = 0.0
         count = 0
         for i in range(n):
@@ -92,6 +98,30 @@ def clipped_rows(image: np.ndarray, limit: float, result: np.ndarray) -> None:
                 total += offset
                 count += 1
         result[y] = middle + (total / count if count > 0 else 0.0)
+
+
+@njit(**_OPTIONS)
+def block_means(
+    image: np.ndarray,
+    edges_y: np.ndarray,
+    edges_x: np.ndarray,
+    limit: float,
+    result: np.ndarray,
+) -> None:
+    """Mean of each block, without pixels further than `limit` from its median."""
+    for j in range(edges_y.size - 1):
+        for i in range(edges_x.size - 1):
+            block = image[edges_y[j] : edges_y[j + 1], edges_x[i] : edges_x[i + 1]]
+            middle = np.median(block)
+            total = 0.0
+            count = 0
+            for y in range(block.shape[0]):
+                for x in range(block.shape[1]):
+                    offset = block[y, x] - middle
+                    if abs(offset) <= limit:
+                        total += offset
+                        count += 1
+            result[j, i] = middle + (total / count if count > 0 else 0.0)
 
 
 @njit(**_OPTIONS)
@@ -154,4 +184,6 @@ def warm_up() -> None:
     out = np.empty(4, np.float32)
     combine_clipped(stack, ones, ones, 1.0, 5.0, out, out.copy(), np.empty(4, np.uint8))
     clipped_rows(stack, 1.0, np.empty(3))
+    edges = np.array([0, 1, 3])
+    block_means(stack, edges, edges, 1.0, np.empty((2, 2)))
     pair_blocks(stack, stack, 2, 5.0, np.empty((1, 2, 4)))
