@@ -193,6 +193,20 @@ def grow_by_shape(
 
 
 @njit(cache=True)
+def set_around(mask: np.ndarray, places: np.ndarray, bit: int, value: bool) -> None:
+    """Set or clear a bit of the mask on pixels (y * nx + x) and their eight neighbours."""
+    ny, nx = mask.shape
+    for place in places:
+        y, x = place // nx, place % nx
+        for j in range(max(0, y - 1), min(ny, y + 2)):
+            for i in range(max(0, x - 1), min(nx, x + 2)):
+                if value:
+                    mask[j, i] |= np.int32(bit)
+                else:
+                    mask[j, i] &= ~np.int32(bit)
+
+
+@njit(cache=True)
 def keep_brighter(
     difference: np.ndarray,
     difference_variance: np.ndarray,

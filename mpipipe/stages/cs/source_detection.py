@@ -30,6 +30,8 @@ from mpipipe.stages.seeing import Seeing
 from mpipipe.stages.stage import StageConfig, stage
 
 _CR = VALUE["CR"]
+_HOLE = 1 << 29
+"""Marks, for the time of a search, what another snap's hits spoil of the difference."""
 
 
 class SourceDetectionConfig(StageConfig):
@@ -101,7 +103,7 @@ def source_detection(
     for difference in snap_differences:
         for snap, sign in _sides(difference):
             hits[snap], n_seeds[snap] = _complete(
-                exposures[snap], difference, sign, seeing[snap], hits[snap], config
+                exposures, snap, difference, sign, seeing[snap], hits, config
             )
     tables = [SNAP_SOURCE.empty()]
     for difference in snap_differences if config.list_sources else ():
@@ -155,28 +157,37 @@ def _confirm(
 
 
 def _complete(
-    exposure: Exposure,
+    exposures: list[Exposure],
+    snap: int,
     difference: SnapDifference,
     sign: float,
     seeing: Seeing,
-    hits: np.ndarray,
+    hits: list[np.ndarray],
     config: SourceDetectionConfig,
 ) -> tuple[np.ndarray, int]:
     """Hits of one snap, with those the difference shows by its shape, grown by significance.
 
-    Also how many there were before growing; they come first.
+    Also how many there were before growing; they come first. Where another snap was hit the
+    difference has a hole, beside which any light looks sharp: there it is not searched.
     """
-    image, variance, mask = difference.image, difference.variance, exposure.mask
-    found = np.empty(max(4 * len(hits), image.size // 50, 1000), np.int64)
-    found[: len(hits)] = hits
+    image, variance = difference.image, difference.variance
+    exposure, own = exposures[snap], hits[snap]
+    mask = exposure.mask
+    found = np.empty(max(4 * len(own), image.size // 50, 1000), np.int64)
+    found[: len(own)] = own
     if sign < 0:
         np.negative(image, out=image)
     seed = (config.min_snr, config.factor, config.n_sigma, config.lit_n_sigma)
-    skip = UNUSABLE | _CR
-    more = found[len(hits) :]
-    n = len(hits) + kernels.find_seeds(
+    skip = UNUSABLE | _CR | _HOLE
+    more = found[len(own) :]
+    holes = [places for other, places in enumerate(hits) if other != snap]
+    for places in holes:
+        kernels.set_around(mask, places, _HOLE, True)
+    n = len(own) + kernels.find_seeds(
         image, variance, mask, skip, np.array(seeing.ratios), *seed, more
     )
+    for places in holes:
+        kernels.set_around(mask, places, _HOLE, False)
     if sign < 0:
         np.negative(image, out=image)
     n_seeds = n
