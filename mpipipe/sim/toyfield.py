@@ -14,8 +14,6 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import DTYPE, VALUE
 from mpipipe.data.raw import FrameInfo
 
-_OVERSAMPLING = 5
-
 
 @dataclass
 class ToyField:
@@ -139,19 +137,20 @@ def _stars(
 def add_moffat(
     image: np.ndarray, x: float, y: float, flux: float, fwhm: float, beta: float = 3.5
 ) -> None:
-    """Add a round Moffat star, integrated over pixels, out to where it fades below 0.02 e."""
+    """Add a round Moffat star, integrated over pixels, out to where it fades below 0.1 e."""
+    parts = 5 if fwhm < 3.5 else 3
     alpha = 0.5 * fwhm / np.sqrt(2 ** (1 / beta) - 1)
     centre = flux * (beta - 1) / (np.pi * alpha**2)
-    reach = alpha * max((centre / 0.02) ** (0.5 / beta), 4.0)
+    reach = alpha * max((centre / 0.1) ** (0.5 / beta), 4.0)
     ny, nx = image.shape
     x0, x1 = max(0, int(x - reach)), min(nx, int(x + reach) + 2)
     y0, y1 = max(0, int(y - reach)), min(ny, int(y + reach) + 2)
-    fine = (np.arange(_OVERSAMPLING) + 0.5) / _OVERSAMPLING - 0.5
+    fine = (np.arange(parts) + 0.5) / parts - 0.5
     fine_x = (np.arange(x0, x1)[:, None] + fine).ravel() - x
     fine_y = (np.arange(y0, y1)[:, None] + fine).ravel() - y
     squared = (fine_y[:, None] ** 2 + fine_x[None, :] ** 2) / alpha**2
-    profile = centre * (1 + squared) ** -beta
-    shape = (y1 - y0, _OVERSAMPLING, x1 - x0, _OVERSAMPLING)
+    profile = centre * np.exp(-beta * np.log1p(squared))
+    shape = (y1 - y0, parts, x1 - x0, parts)
     image[y0:y1, x0:x1] += profile.reshape(shape).mean(axis=(1, 3))
 
 
@@ -173,7 +172,7 @@ def cosmic_rays(shape: tuple[int, int], n: int, rng: np.random.Generator) -> np.
         spread = rng.uniform(0.1, 0.45)
         x = rng.uniform(0, nx) + along * np.cos(angle) + rng.normal(0, spread, n_steps)
         y = rng.uniform(0, ny) + along * np.sin(angle) + rng.normal(0, spread, n_steps)
-        charge = rng.lognormal(np.log(900.0), 0.7) * max(length, 1.0) / n_steps
+        charge = rng.lognormal(np.log(2000.0), 0.7) * max(length, 1.0) / n_steps
         column, row = np.rint(x).astype(int), np.rint(y).astype(int)
         inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
         np.add.at(deposit, (row[inside], column[inside]), charge)

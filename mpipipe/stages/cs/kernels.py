@@ -154,6 +154,7 @@ def grow_by_shape(
     avoid: int,
     ratios: np.ndarray,
     rounds: int,
+    lit_rounds: int,
     min_snr: float,
     factor: float,
     n_sigma: float,
@@ -162,12 +163,13 @@ def grow_by_shape(
 ) -> int:
     """Follow tracks: flag neighbours of hits that pass a looser test; return the new count.
 
-    A round only sees hits of earlier rounds, so the result does not depend on the order.
+    A round only sees hits of earlier rounds, so the result does not depend on the order. On the
+    light of a source only `lit_rounds` are made: there a hit must not eat its way over the star.
     """
     ny, nx = image.shape
     skip = np.int32(avoid) | _CR | _NEW
     squared = np.float32(min_snr * min_snr)
-    for _ in range(rounds):
+    for k_round in range(rounds):
         first = n
         for k in range(first):
             y, x = found[k] // nx, found[k] % nx
@@ -179,6 +181,8 @@ def grow_by_shape(
                     if not (p > 0 and p * p > squared * variance[j, i]):
                         continue
                     if _near_saturated(mask, j, i):
+                        continue
+                    if k_round >= lit_rounds and _is_lit(image, variance, j, i):
                         continue
                     if _is_sharp(image, variance, mask, avoid, ratios, j, i, factor, n_sigma, True):
                         mask[j, i] |= _NEW

@@ -37,7 +37,10 @@ class RejectConfig(StageConfig):
         gt=0,
         description="seeds: n_sigma where most neighbours are bright too",
     )
-    grow_rounds: int = Field(default=3, ge=0, description="rounds in which tracks are followed")
+    grow_rounds: int = Field(default=12, ge=0, description="rounds in which tracks are followed")
+    grow_lit_rounds: int = Field(
+        default=3, ge=0, description="rounds in which they are followed over the light of sources"
+    )
     grow_min_snr: float = Field(default=3.0, gt=0, description="least significance when following")
     grow_factor: float = Field(default=0.95, gt=0, le=1, description="factor when following")
     grow_n_sigma: float = Field(default=1.5, ge=0, description="n_sigma when following")
@@ -100,8 +103,9 @@ def find_hits(exposure: Exposure, seeing: Seeing, config: RejectConfig) -> tuple
     found = np.empty(room, np.int64)
     seed = (config.min_snr, config.factor, config.n_sigma, config.lit_n_sigma)
     n = kernels.find_seeds(image, variance, mask, UNUSABLE, ratios, *seed, found)
-    grow = (config.grow_rounds, config.grow_min_snr, config.grow_factor, config.grow_n_sigma)
-    n = kernels.grow_by_shape(image, variance, mask, UNUSABLE, ratios, *grow, found, n)
+    rounds = (config.grow_rounds, config.grow_lit_rounds)
+    grow = (config.grow_min_snr, config.grow_factor, config.grow_n_sigma)
+    n = kernels.grow_by_shape(image, variance, mask, UNUSABLE, ratios, *rounds, *grow, found, n)
     if n < room:
         return found[:n].copy(), True
     mask.reshape(-1)[found] &= DTYPE(~VALUE["CR"])
