@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypedDict
 
 from mpipipe.data.errors import BadDataError, NoWorkError
 from mpipipe.data.exposure import Masters
@@ -21,10 +22,17 @@ from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.plan import Task
 from mpipipe.run.tables import sdqa_rows
 from mpipipe.stages import calibs
+from mpipipe.stages.calibs.combine import CombineConfig
 from mpipipe.stages.isr.overscan import OverscanConfig
 from mpipipe.store import masters as store
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.raw import read_frame
+
+
+class _Combining(TypedDict):
+    min_frames: int
+    config: CombineConfig
+    overscan: OverscanConfig
 
 
 class _Bench:
@@ -37,6 +45,16 @@ class _Bench:
         overscan = context.stage_configs["isr.overscan"]
         assert isinstance(overscan, OverscanConfig)
         self.overscan = overscan
+
+    @property
+    def combining(self) -> _Combining:
+        """How frames are combined."""
+        options = self.context.config.calibs
+        return {
+            "min_frames": options.min_frames,
+            "config": options.combine,
+            "overscan": self.overscan,
+        }
 
     @property
     def folder(self) -> Path:
@@ -93,17 +111,8 @@ def bias(task: Task, context: RunContext) -> TaskResultTables:
     bench = _Bench(task, context)
     frames = bench.frames(task.frames)
     context.enter("calibs.bias")
-    options = context.config.calibs
-    master = calibs.build_bias(
-        frames,
-        context.corrections,
-        bench.sdqa,
-        bench.warnings,
-        min_frames=options.min_frames,
-        config=options.combine,
-        overscan=bench.overscan,
-    )
-    return bench.finish(master)
+    noted = context.corrections, bench.sdqa, bench.warnings
+    return bench.finish(calibs.build_bias(frames, *noted, **bench.combining))
 
 
 def gain(task: Task, context: RunContext) -> TaskResultTables:
@@ -130,18 +139,8 @@ def dark(task: Task, context: RunContext) -> TaskResultTables:
     bench = _Bench(task, context)
     frames, masters = bench.frames(task.frames), bench.masters()
     context.enter("calibs.dark")
-    options = context.config.calibs
-    master = calibs.build_dark(
-        frames,
-        masters,
-        context.corrections,
-        bench.sdqa,
-        bench.warnings,
-        min_frames=options.min_frames,
-        config=options.combine,
-        overscan=bench.overscan,
-    )
-    return bench.finish(master)
+    noted = context.corrections, bench.sdqa, bench.warnings
+    return bench.finish(calibs.build_dark(frames, masters, *noted, **bench.combining))
 
 
 def flat(task: Task, context: RunContext) -> TaskResultTables:
@@ -149,18 +148,10 @@ def flat(task: Task, context: RunContext) -> TaskResultTables:
     bench = _Bench(task, context)
     frames, masters = bench.frames(task.frames), bench.masters()
     context.enter("calibs.flat")
-    options = context.config.calibs
-    master = calibs.build_flat(
-        frames,
-        masters,
-        context.corrections,
-        bench.sdqa,
-        bench.warnings,
-        min_frames=options.min_frames,
-        config=options.combine,
-        overscan=bench.overscan,
+    noted = context.corrections, bench.sdqa, bench.warnings
+    return bench.finish(
+        calibs.build_flat(frames, masters, *noted, **bench.combining), bench.unnormalised
     )
-    return bench.finish(master, bench.unnormalised)
 
 
 def normalise(task: Task, context: RunContext) -> TaskResultTables:
