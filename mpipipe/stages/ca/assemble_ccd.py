@@ -40,15 +40,32 @@ def corner(section: Section, height: int, flip_y: bool) -> tuple[int, int, bool,
     return y0, section.x0, section.flip_y != flip_y, section.flip_x
 
 
-def _assemble(
-    stack: np.ndarray, raw: RawFrame, sections: tuple[Section, ...], fill: float
-) -> np.ndarray:
-    covered = sum(s.shape[0] * s.shape[1] for s in sections)
-    size = raw.shape[0] * raw.shape[1]
+def _assemble(stack: np.ndarray, raw: RawFrame, sections: tuple[Section, ...]) -> np.ndarray:
+    """A float plane of the CCD; 0 in gaps."""
     out = np.empty(raw.shape, stack.dtype)
-    if covered != size:
-        out[...] = fill
+    if _covered(sections) != out.size:
+        out[...] = 0
     return place(stack, sections, out, raw.flip_y_after_assembly)
+
+
+def _covered(sections: tuple[Section, ...]) -> int:
+    return sum(section.shape[0] * section.shape[1] for section in sections)
+
+
+def _assemble_mask(stack: np.ndarray, raw: RawFrame, sections: tuple[Section, ...]) -> np.ndarray:
+    """The mask of the CCD; most of it is 0 and need not be copied."""
+    from mpipipe.stages.ca import kernels
+
+    flip_y = raw.flip_y_after_assembly
+    out = np.zeros(raw.shape, planes.DTYPE)
+    if _covered(sections) != out.size:
+        out[...] = planes.bits("NO_DATA")
+        for section in sections:
+            y0 = raw.shape[0] - section.y1 if flip_y else section.y0
+            out[y0 : y0 + section.shape[0], section.x0 : section.x1] = 0
+    for plane, section in zip(stack, sections, strict=True):
+        kernels.or_channel(plane, out, *corner(section, raw.shape[0], flip_y))
+    return out
 
 
 def read_wcs(cards: Mapping[str, object], warnings: list[str]) -> WCS | None:
@@ -92,12 +109,12 @@ def assemble_ccd(
 ) -> Mapping[str, Any]:
     """Flip and place all channels by DETSEC; what no channel covers is NO_DATA."""
     sections = channels.detsecs
-    mask = _assemble(channels.mask, raw, sections, planes.bits("NO_DATA"))
-    image = _assemble(channels.image, raw, sections, 0.0)
+    mask = _assemble_mask(channels.mask, raw, sections)
+    image = _assemble(channels.image, raw, sections)
     variance = (
         np.zeros(raw.shape, np.float32)
         if channels.variance is None
-        else _assemble(channels.variance, raw, sections, 0.0)
+        else _assemble(channels.variance, raw, sections)
     )
     sigma = channels.master_sigma
     height, flip_y = raw.shape[0], raw.flip_y_after_assembly
@@ -105,7 +122,7 @@ def assemble_ccd(
         image=image,
         mask=mask,
         variance=variance,
-        master_sigma=None if sigma is None else _assemble(sigma, raw, sections, 0.0),
+        master_sigma=None if sigma is None else _assemble(sigma, raw, sections),
         info=channels.info,
         channel_sections={
             name: _turned(section, height, flip_y)

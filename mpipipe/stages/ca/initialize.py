@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import ChannelStack
 from mpipipe.data.raw import RawFrame
+from mpipipe.data.sections import Section
 from mpipipe.stages.stage import StageConfig, stage
+
+
+def _overlap(one: Section, two: Section) -> bool:
+    return one.x0 < two.x1 and two.x0 < one.x1 and one.y0 < two.y1 and two.y0 < one.y1
 
 
 @stage("ca.initialize", needs=("raw", "channels"), adds=("channels",), always=True)
@@ -22,7 +25,7 @@ def initialize(config: StageConfig, *, raw: RawFrame, channels: ChannelStack) ->
     BadDataError
         Naming the channel and its DETSEC.
     """
-    taken = np.zeros(raw.shape, bool)
+    taken: list[Section] = []
     for name, section in zip(channels.names, channels.detsecs, strict=True):
         problem = None
         if not section.fits_in(raw.shape):
@@ -30,7 +33,7 @@ def initialize(config: StageConfig, *, raw: RawFrame, channels: ChannelStack) ->
         elif section.shape != channels.image.shape[1:]:
             ny, nx = channels.image.shape[1:]
             problem = f"has not the {nx} x {ny} pixels of the data"
-        elif taken[section.slices].any():
+        elif any(_overlap(section, other) for other in taken):
             problem = "overlaps another channel"
         if problem:
             raise BadDataError(
@@ -39,5 +42,5 @@ def initialize(config: StageConfig, *, raw: RawFrame, channels: ChannelStack) ->
                 key="DETSEC",
                 way_out="correct the header or the camera description",
             )
-        taken[section.slices] = True
+        taken.append(section)
     return {"channels": channels}

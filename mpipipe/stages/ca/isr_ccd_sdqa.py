@@ -54,6 +54,8 @@ def amp_offset(
     tuple of float
         Step, and the mean sky of both sides; NaN where there are too few good pixels.
     """
+    from mpipipe.stages.ca import kernels
+
     if axis == 1:
         y0, y1 = max(one.y0, two.y0), min(one.y1, two.y1)
         width = min(width, one.x1 - one.x0, two.x1 - two.x0)
@@ -65,14 +67,14 @@ def amp_offset(
     image, mask = exposure.image[strip], exposure.mask[strip]
     if axis == 0:
         image, mask = image.T, mask.T
-    good = (mask & planes.bits("BAD", "SAT", "NO_DATA", "INTRP", "VIGNETTED")) == 0
+    avoid = planes.bits("BAD", "SAT", "NO_DATA", "INTRP", "VIGNETTED")
     half = width // 2
     edges = (0, half, width, 2 * width - half, 2 * width)
     cuts = [slice(edges[k], edges[k + 1]) for k in range(4)]
     stats = []
     step = max(1, image.shape[0] // MAX_ROWS)
     for cut in cuts:
-        values = image[::step, cut][good[::step, cut]].astype(np.float64)
+        values = kernels.good_values(image[::step, cut], mask[::step, cut], avoid)
         mean, spread = clipped_mean(values)
         stats.append((mean, spread / np.sqrt(max(values.size, 1))))
     means, errors = np.array(stats).T

@@ -49,6 +49,25 @@ def or_channel(
 
 
 @njit(**_OPTIONS)
+def good_values(image: np.ndarray, mask: np.ndarray, avoid: int) -> np.ndarray:
+    """(n,) float64 values of the pixels without any of the mask planes `avoid`.
+
+    Parameters
+    ----------
+    image, mask
+        (ny, nx) views of any strides.
+    """
+    ny, nx = image.shape
+    values = np.empty(ny * nx)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            values[n] = image[y, x]
+            n += (mask[y, x] & avoid) == 0
+    return values[:n].copy()
+
+
+@njit(**_OPTIONS)
 def bridge_rows(
     image: np.ndarray, mask: np.ndarray, bad: int, avoid: int, longest: int, bit: int
 ) -> int:
@@ -114,5 +133,6 @@ def warm_up() -> None:
     for kind in (np.float32, np.int32):
         put_channel(np.ones((2, 2), kind), np.ones((4, 4), kind), 1, 1, True, True)
     mask = np.ones((2, 2), np.int32)
+    good_values(np.ones((4, 4), np.float32)[::2, ::2], np.ones((4, 4), np.int32)[::2, ::2], 1)
     or_channel(mask, mask, 0, 0, False, False)
     bridge_rows(np.ones((3, 4), np.float32), np.zeros((3, 4), np.int32), 1, 3, 2, 4)

@@ -98,16 +98,16 @@ def mark_saturated(
 def overscan_rows(over: np.ndarray, n_sigma: float, level: np.ndarray) -> float:
     """Clipped mean of every overscan row, and the clipped standard deviation of all pixels.
 
-    Clipping is about the row's median; the mean is taken of what stays, since medians of
-    integers are quantised. The standard deviation is about the rows' own means, so it has no
-    part of a drift along rows.
+    Clipping is about the row's median where a pixel stands out; the mean is taken of what
+    stays, since medians of integers are quantised. The standard deviation is about the rows'
+    own means, so it has no part of a drift along rows.
 
     Parameters
     ----------
     over
         (ny, nx) float32, ADU.
     n_sigma
-        Pixels further than this from the row's median are left out.
+        Pixels further than this from the row's centre are left out.
     level
         (ny,) float64, filled with the means.
 
@@ -117,22 +117,32 @@ def overscan_rows(over: np.ndarray, n_sigma: float, level: np.ndarray) -> float:
         Standard deviation, ADU; NaN if there are fewer than two columns.
     """
     ny, nx = over.shape
-    middle = np.empty(ny)
+    middle, spread = np.empty(ny), np.empty(ny)
     for y in range(ny):
-        middle[y] = np.median(over[y])
-    some = max(1, ny // 64)
-    absolute = np.empty((ny - 1) // some + 1)
-    for k in range(absolute.size):
-        absolute[k] = np.median(np.abs(over[k * some] - middle[k * some]))
-    # Quantised to half an ADU, but only the start of the iteration.
-    sigma = 1.4826 * np.median(absolute) + 1.0
+        origin = over[y, 0]
+        total, squares = np.float32(0.0), np.float32(0.0)
+        for x in range(nx):
+            offset = over[y, x] - origin
+            total += offset
+            squares += offset * offset
+        mean = np.float64(total) / nx
+        middle[y] = origin + mean
+        spread[y] = max(np.float64(squares) / nx - mean * mean, 0.0)
+    sigma = np.sqrt(np.median(spread)) + 0.3
+    for y in range(ny):
+        # The mean will do as the centre of rows in which nothing stands out.
+        farthest = np.float32(0.0)
+        for x in range(nx):
+            farthest = max(farthest, abs(over[y, x] - np.float32(middle[y])))
+        if farthest > n_sigma * sigma:
+            middle[y] = np.median(over[y])
     for _ in range(8):
         limit = np.float32(n_sigma * sigma + 0.5)
-        squares = 0.0
+        all_squares = 0.0
         n_used = 0
         for y in range(ny):
             centre = np.float32(middle[y])
-            total, total_squares = np.float32(0.0), np.float32(0.0)
+            total, squares = np.float32(0.0), np.float32(0.0)
             count = 0
             for x in range(nx):
                 offset = over[y, x] - centre
@@ -140,14 +150,14 @@ def overscan_rows(over: np.ndarray, n_sigma: float, level: np.ndarray) -> float:
                 count += inside
                 kept = offset if inside else np.float32(0.0)
                 total += kept
-                total_squares += kept * kept
+                squares += kept * kept
             mean = np.float64(total) / max(count, 1)
-            level[y] = middle[y] + mean
-            squares += total_squares - count * mean * mean
+            level[y] = np.float64(centre) + mean
+            all_squares += squares - count * mean * mean
             n_used += count - 1
         if n_used <= 0:
             return np.nan
-        previous, sigma = sigma, np.sqrt(squares / n_used)
+        previous, sigma = sigma, np.sqrt(max(all_squares, 0.0) / n_used)
         if abs(sigma - previous) < 1e-4 * previous:
             break
     return sigma
