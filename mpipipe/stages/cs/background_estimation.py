@@ -23,6 +23,7 @@ from mpipipe.stages.mesh import mesh_background
 from mpipipe.stages.stage import StageConfig, stage
 
 _NO_DATA = VALUE["NO_DATA"]
+_LEAST_CELLS = 8
 
 
 class BackgroundEstimationConfig(StageConfig):
@@ -71,24 +72,27 @@ def without_bumps(background: Background) -> Background:
     """Cells far above a robust quadratic surface get the surface's value.
 
     "Far" is more than five times the scatter of the cells, and more than 0.3 of the sky's noise.
-    Backgrounds of fewer than 4 x 4 cells are left as they are.
+    Backgrounds of fewer than 8 cells on a side are left as they are: too few to tell a galaxy from
+    a gradient.
     """
     my, mx = background.values.shape
-    if min(my, mx) < 4:
+    if min(my, mx) < _LEAST_CELLS:
         return background
     y, x = np.meshgrid(np.linspace(-1, 1, my), np.linspace(-1, 1, mx), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
     values = background.values.ravel()
-    keep = np.ones(values.size, dtype=bool)
+    # The lower half is sky even when a galaxy covers much of the frame; cells that agree with
+    # what is fitted to it come back.
+    keep = values <= np.median(values)
     fit, scatter = values, 0.0
-    for _ in range(10):
+    for _ in range(20):
         fit = terms @ np.linalg.lstsq(terms[keep], values[keep], rcond=None)[0]
         residual = values - fit
-        scatter = 1.4826 * float(np.median(np.abs(residual - np.median(residual[keep]))))
-        kept = residual < max(3 * scatter, 1e-6)
+        scatter = 1.4826 * float(np.median(np.abs(residual[keep])))
+        kept = residual < max(4 * scatter, 1e-6)
         if kept.sum() < 10 or np.array_equal(kept, keep):
             break
         keep = kept
     limit = np.maximum(5 * scatter, 0.3 * np.nan_to_num(background.sigma.ravel()))
-    tamed = np.where(values - fit > limit, fit, values)
+    tamed = np.where(values - fit > limit, np.maximum(fit, values.min()), values)
     return replace(background, values=tamed.reshape(my, mx))
