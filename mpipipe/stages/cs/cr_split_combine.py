@@ -20,7 +20,7 @@ from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import DTYPE, VALUE, bits
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.cs import kernels
+from mpipipe.stages.cs import planes
 from mpipipe.stages.cs.diffim import exposure_times
 from mpipipe.stages.cs.initialize import UNUSABLE
 from mpipipe.stages.cs.masked_background import masked_background
@@ -82,11 +82,11 @@ def combine(exposures: list[Exposure]) -> Exposure:
     clean_time, mask = np.zeros(shape, np.float32), np.zeros(shape, DTYPE)
     for exposure, time in zip(exposures, times, strict=True):
         own = none if exposure.master_sigma is None else exposure.master_sigma
-        kernels.accumulate(
+        planes.accumulate(
             exposure.image, exposure.variance, own, exposure.mask, _NOT_CLEAN, time,
             total, variance, sigma, clean_time, mask,
         )  # fmt: skip
-    kernels.scale_to_full_time(
+    planes.scale_to_full_time(
         total, variance, sigma, clean_time, mask, sum(times), VALUE["NO_DATA"], VALUE["INTRP"]
     )
     first = exposures[0]
@@ -120,7 +120,7 @@ def _fill(calexp: Exposure, lost: np.ndarray) -> None:
     if not len(places):
         return
     usable = (calexp.mask & UNUSABLE) == 0
-    kernels.interpolate(calexp.image, calexp.variance, usable, places)
+    planes.interpolate(calexp.image, calexp.variance, usable, places)
     calexp.mask.reshape(-1)[places] |= DTYPE(VALUE["INTRP"])
 
 

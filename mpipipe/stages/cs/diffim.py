@@ -19,7 +19,7 @@ from pydantic import Field
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import VALUE
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.cs import kernels
+from mpipipe.stages.cs import planes
 from mpipipe.stages.cs.initialize import UNUSABLE
 from mpipipe.stages.matched_filter import robust_width
 from mpipipe.stages.seeing import Seeing
@@ -118,7 +118,7 @@ def _subtract(
     residual = _measure(exposure, reference, scale, seeing, sdqa)
     image, variance = np.empty_like(exposure.image), np.empty_like(exposure.image)
     difference = SnapDifference(snap, other, image, variance, max(residual, config.least_residual))
-    kernels.subtract_scaled(
+    planes.subtract_scaled(
         exposure.image, exposure.variance, exposure.mask,
         reference.image, reference.variance, reference.mask,
         UNUSABLE, scale, difference.residual, image, variance,

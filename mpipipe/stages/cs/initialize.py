@@ -14,7 +14,7 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import VALUE, bits
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import SNAP_SOURCE
-from mpipipe.stages.cs import kernels
+from mpipipe.stages.cs import planes
 from mpipipe.stages.seeing import default_seeing
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -68,7 +68,7 @@ def initialize(
         if (exposure.info.visit, exposure.info.detector) != (first.info.visit, first.info.detector):
             raise BadDataError("snaps of different visits or CCDs were put together")
     for k, exposure in enumerate(exposures):
-        n_unsound = kernels.sanitise(
+        n_unsound = planes.sanitise(
             exposure.image, exposure.variance, exposure.mask, VALUE["NO_DATA"]
         )
         sdqa.add("cs.initialize.unsound", n_unsound, "pixel", snap=exposure.info.snap)
