@@ -79,7 +79,7 @@ class SourceDetectionConfig(StageConfig):
 @stage(
     "cs.sourceDetection",
     needs=("exposures", "seeing", "hits", "snap_differences", "snap_sources", "sdqa", "warnings"),
-    adds=("exposures", "hits", "snap_sources"),
+    adds=("exposures", "hits", "snap_differences", "snap_sources"),
     config=SourceDetectionConfig,
 )
 def source_detection(
@@ -94,8 +94,14 @@ def source_detection(
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Confirm and complete the cosmic rays on the difference; list what else differs."""
+    result: dict[str, Any] = {
+        "exposures": exposures,
+        "hits": hits,
+        "snap_differences": [],  # their planes are not needed any more
+        "snap_sources": snap_sources,
+    }
     if not snap_differences:
-        return {"exposures": exposures, "hits": hits, "snap_sources": snap_sources}
+        return result
     hits = list(hits)
     n_before = sum(len(found) for found in hits)
     _confirm(exposures, hits, snap_differences, config, sdqa)
@@ -117,7 +123,7 @@ def source_detection(
     table = np.concatenate(tables)
     sdqa.add("cs.sourceDetection.n_sources", len(table))
     sdqa.add("cs.sourceDetection.n_streak", int(table["flag_streak"].sum()))
-    return {"exposures": exposures, "hits": hits, "snap_sources": table}
+    return result | {"hits": hits, "snap_sources": table}
 
 
 def _sides(difference: SnapDifference) -> list[tuple[int, float]]:
