@@ -109,13 +109,15 @@ def smooth_levels(levels: np.ndarray, window: int, sigma: float) -> tuple[np.nda
     error
         Expected standard error of one of them (of a running fit: that of noise alone).
     """
-    from mpipipe.stages.isr import kernels
+    from mpipipe.stages.isr import level_kernels
 
     if window == 1 or len(levels) < 3 or not sigma > 0:
         return np.array(levels, float), sigma
     if window == 0:
         smooth = np.empty(len(levels))
-        left = min(kernels.smooth_wander(np.asarray(levels, float), sigma**2, smooth), sigma**2)
+        left = min(
+            level_kernels.smooth_wander(np.asarray(levels, float), sigma**2, smooth), sigma**2
+        )
     else:
         smooth = smooth_linear(levels, window)
         left = sigma**2 / min(window, len(levels))
@@ -155,7 +157,7 @@ def fit_overscan(channel: RawChannel, skip: int, config: OverscanConfig) -> Over
     BadDataError
         If skipping leaves no overscan column, or overscan pixels are not finite.
     """
-    from mpipipe.stages.isr import kernels
+    from mpipipe.stages.isr import level_kernels
 
     section = channel.biassec
     if section is None:
@@ -172,7 +174,7 @@ def fit_overscan(channel: RawChannel, skip: int, config: OverscanConfig) -> Over
     if not np.isfinite(over).all():
         raise BadDataError(f"channel {channel.name}: overscan pixels are not finite")
     levels = np.empty(over.shape[0])
-    rms = kernels.overscan_rows(np.ascontiguousarray(over), config.n_sigma, levels)
+    rms = level_kernels.overscan_rows(np.ascontiguousarray(over), config.n_sigma, levels)
     sigma = rms / np.sqrt(over.shape[1])
     smooth, error = smooth_levels(levels, config.window, sigma)
     data = channel.datasec
@@ -194,7 +196,7 @@ def _fit_parallel(
     Its mean counts only where the serial overscan goes on beside it: else the drift since the
     last data row would be taken for it. A profile within its own noise is none.
     """
-    from mpipipe.stages.isr import kernels
+    from mpipipe.stages.isr import level_kernels
 
     section, data = channel.parallel_biassec, channel.datasec
     assert section is not None
@@ -204,7 +206,7 @@ def _fit_parallel(
         over -= levels[section.y0 - first_row : section.y1 - first_row, None].astype(np.float32)
     # Rows next to the data hold charge left behind by bright columns: the clipping is by column.
     columns = np.empty(over.shape[1])
-    kernels.overscan_rows(np.ascontiguousarray(over.T), config.n_sigma, columns)
+    level_kernels.overscan_rows(np.ascontiguousarray(over.T), config.n_sigma, columns)
     noise = max(rms, 0.3) / np.sqrt(over.shape[0])
     middle = float(np.median(columns))
     columns = np.where(np.abs(columns - middle) > 5 * noise, middle, columns)
@@ -260,7 +262,7 @@ def overscan(
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Subtract the overscan level, smoothed along rows; measure the read noise."""
-    from mpipipe.stages.isr import kernels
+    from mpipipe.stages.isr import level_kernels
 
     missing = [i for i, channel in enumerate(raw.channels) if channel.biassec is None]
     there = len(missing) < len(raw.channels)
@@ -273,7 +275,7 @@ def overscan(
             fit = fit_overscan(channel, raw.overscan_skip, config)
             if fit is None:
                 continue
-            kernels.subtract_rows_and_columns(channels.image[i], fit.rows, fit.columns)
+            level_kernels.subtract_rows_and_columns(channels.image[i], fit.rows, fit.columns)
             readout.overscan_level[i], readout.overscan_rms[i] = fit.level, fit.rms
             readout.level_subtracted[i] = True
             place: dict[str, Any] = {"channel": channel.name, "snap": raw.info.snap}
