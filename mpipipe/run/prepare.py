@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpipipe.data.camera import Camera
-from mpipipe.data.errors import ConfigError, MissingInputError
+from mpipipe.data.errors import ConfigError, MissingInputError, MpipipeError
 from mpipipe.data.inventory import Inventory
 from mpipipe.run.config import AnyConfig, load_config
 from mpipipe.run.pipelines import check_pipelines
@@ -68,9 +69,16 @@ def make_run(request: Request, layout: RunLayout) -> None:
         If that can not be done.
     """
     refuse_used_folder(layout)
+    is_new = not layout.root.exists()
     layout.create()
-    plan, config, inventory = prepare(request, layout)
-    save_run(layout, plan, config, inventory.camera)
+    try:
+        plan, config, inventory = prepare(request, layout)
+        save_run(layout, plan, config, inventory.camera)
+    except MpipipeError:
+        if is_new:
+            with contextlib.suppress(OSError):  # not empty: then something is worth a look
+                layout.root.rmdir()
+        raise
 
 
 def find_camera(name: str | None) -> Camera | None:
