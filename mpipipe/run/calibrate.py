@@ -54,8 +54,8 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     partial = n_missing > 0 or bool(task.problems)
     result.outcome = Outcome(
         OutcomeKind.PARTIAL if partial else OutcomeKind.DONE,
-        reason="; ".join(warnings) if partial else "",
-        warnings=tuple(warnings),
+        reason="; ".join(dict.fromkeys(warnings)) if partial else "",
+        warnings=tuple(dict.fromkeys(warnings)),  # snaps repeat each other's
     )
     return result
 

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from mpipipe.data.camera import Camera, Corrections
+from mpipipe.data.camera import Camera, Corrections, Need
 from mpipipe.data.exposure import Masters
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.schema import Column, Schema
@@ -39,6 +39,10 @@ STAGE_TIMES = Schema(
         Column("cpu", "f8", "s", "CPU time of the task process", "time.duration"),
     ),
 )
+
+
+_STAGE_OF = {"defects": "ca.isrCcdDefect"}
+"""Corrections that are not made by the stage of isr of the same name."""
 
 
 @dataclass
@@ -87,8 +91,18 @@ class RunContext:
 
     @property
     def corrections(self) -> Corrections:
-        """What is asked of each correction: the camera's word, overlaid by the user's."""
-        return self.config.corrections.over(self.camera.corrections)
+        """What is asked of each correction: the camera's word, overlaid by the user's.
+
+        A correction whose stage is switched off asks for nothing.
+        """
+        asked = self.config.corrections.over(self.camera.corrections)
+        off = {
+            name: Need.OFF
+            for name in type(asked).model_fields
+            if (stage := _STAGE_OF.get(name, f"isr.{name}")) in self.stage_configs
+            and not self.stage_configs[stage].enabled
+        }
+        return asked.model_copy(update=off)
 
     def masters_for(self, ccd: str, band: str) -> Masters:
         """The masters of a CCD and band; those used last are kept, tasks come grouped by CCD."""
