@@ -20,8 +20,8 @@ _DX = np.array([step[1] for step in DIRECTIONS])
 _MODEL_ERROR = 0.02
 """Relative error of the profile between neighbouring pixels, in the noise of the shape test."""
 
-_LIT_SNR, _LIT_COUNT = 1.5, 5
-"""A pixel lies on light when so many of its neighbours are above this significance."""
+_LIT_SNR, _LIT_SHARE = 1.0, 0.58
+"""A pixel lies on light when this share of the 5 x 5 box about it is above this significance."""
 
 _CR, _SAT = np.int32(VALUE["CR"]), np.int32(VALUE["SAT"])
 _NEW = np.int32(1 << 30)
@@ -71,19 +71,21 @@ def _is_sharp(
 
 @njit(cache=True)
 def _is_lit(image: np.ndarray, variance: np.ndarray, y: int, x: int) -> bool:
-    """Whether most neighbours are bright too.
+    """Whether most pixels around are bright too.
 
-    A track lights few of them; the flank of a wide star all, and there are so many such pixels
+    A track lights few of them; the flank of a wide star most, and there are so many such pixels
     that the noise of some would pass for a hit.
     """
     ny, nx = image.shape
-    n = 0
-    for j in range(max(0, y - 1), min(ny, y + 2)):
-        for i in range(max(0, x - 1), min(nx, x + 2)):
-            p = image[j, i]
-            if (j != y or i != x) and p * abs(p) > _LIT_SNR * _LIT_SNR * variance[j, i]:
+    n, n_lit = 0, 0
+    for j in range(max(0, y - 2), min(ny, y + 3)):
+        for i in range(max(0, x - 2), min(nx, x + 3)):
+            if j != y or i != x:
+                p = image[j, i]
                 n += 1
-    return n >= _LIT_COUNT
+                if p * abs(p) > _LIT_SNR * _LIT_SNR * variance[j, i]:
+                    n_lit += 1
+    return n_lit >= _LIT_SHARE * n
 
 
 @njit(cache=True)
