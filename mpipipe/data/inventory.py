@@ -20,7 +20,7 @@ ProblemKind = Literal[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameFiles:
     """The files of one read-out of one CCD.
 
@@ -56,7 +56,7 @@ class FrameFiles:
     n_bytes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VisitCcd:
     """One CCD of one visit: what one calibrate task works on. `snaps`: number to files."""
 

@@ -16,8 +16,8 @@ from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.pipelines import PER_SNAP, PER_VISIT
-from mpipipe.run.plan import Task
 from mpipipe.run.tables import sdqa_rows
+from mpipipe.run.task import Task
 from mpipipe.stages.stage import Clipboard, run_chain
 from mpipipe.store import images, raw
 from mpipipe.store.checksums import sha256_file

@@ -29,8 +29,9 @@ from mpipipe.run.completion import Product, product_of_file, products_of, write_
 from mpipipe.run.context import RunContext
 from mpipipe.run.execute import TaskRunner
 from mpipipe.run.ledger import Ledger, write_outcomes
-from mpipipe.run.plan import Plan, Task, load_run
+from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.publish import publish_tables
+from mpipipe.run.task import Task
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter

@@ -16,7 +16,8 @@ from mpipipe.parallel.taskprocess import note_stage
 from mpipipe.parallel.tasks import TaskReport
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.phases import PHASES
-from mpipipe.run.plan import Task, load_run
+from mpipipe.run.plan import Plan, load_run
+from mpipipe.run.task import Task
 from mpipipe.store.columns import encode_columns
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace import log
@@ -35,14 +36,14 @@ class TaskRunner:
 
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
-        self._loaded: tuple[RunContext, dict[int, Task]] | None = None
+        self._loaded: tuple[RunContext, Plan] | None = None
 
-    def _load(self) -> tuple[RunContext, dict[int, Task]]:
+    def _load(self) -> tuple[RunContext, Plan]:
         if self._loaded is None:
-            context, plan = load_run(self.layout)
+            context, plan = load_run(self.layout, check=False)
             context.on_stage = note_stage
             _limit_memory(context.config.scheduling.memory_limit)
-            self._loaded = context, {task.id: task for task in plan.tasks}
+            self._loaded = context, plan
         return self._loaded
 
     def __call__(self, phase: str, task_id: int, attempt: int) -> TaskReport:
@@ -53,8 +54,8 @@ class TaskRunner:
         TaskReport
             The outcome, and the tables of the task as encoded columns.
         """
-        context, tasks = self._load()
-        task = tasks[task_id]
+        context, plan = self._load()
+        task = plan.tasks[task_id]
         context.times.clear()
         context.enter("start")
         with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):

@@ -19,8 +19,8 @@ from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.raw import RawFrame
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.run.context import RunContext, TaskResultTables
-from mpipipe.run.plan import Task
 from mpipipe.run.tables import sdqa_rows
+from mpipipe.run.task import Task
 from mpipipe.stages import calibs
 from mpipipe.stages.calibs.combine import CombineConfig
 from mpipipe.stages.isr.overscan import OverscanConfig

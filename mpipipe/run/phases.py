@@ -10,7 +10,7 @@ from mpipipe.data.src import SNAP_SOURCE, SRC
 from mpipipe.run import masters
 from mpipipe.run.calibrate import calibrate
 from mpipipe.run.context import RunContext, TaskResultTables
-from mpipipe.run.plan import Task
+from mpipipe.run.task import Task
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,36 @@
 """The plan of a run: its phases and tasks, in a fixed order, made from the headers alone.
 
-The plan is a file in the run folder (``plan.json``). All ranks and task processes read it, so a
-task travels as a phase and a number. The same input gives the same plan, whoever makes it.
+The plan is a file of columns in the run folder, which all ranks and task processes map, so a task
+travels as a phase and a number. The same input gives the same plan, whoever makes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from mpipipe.data.camera import Camera
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.inventory import FrameFiles, Inventory, VisitCcd
 from mpipipe.run.config import AnyConfig, load_config, to_toml
 from mpipipe.run.context import RunContext
-from mpipipe.store.checksums import read_json, write_json_atomically, write_text_atomically
+from mpipipe.run.costs import DEFAULTS, Costs
+from mpipipe.run.task import Draft, TaskTable, build_table, label_of
+from mpipipe.store.checksums import write_json_atomically, write_text_atomically
+from mpipipe.store.columnfile import map_column_file, write_column_file
 from mpipipe.store.layout import RunLayout
 
-VERSION = 1
+VERSION = 2
 
 Goal = Literal["calibrate", "calibs"]
 CALIB_PHASES = ("bias", "gain", "dark", "flat", "normalise", "defects")
-
-SECONDS_PER_MEGAPIXEL = {
-    "bias": 0.16,
-    "gain": 0.05,
-    "dark": 0.12,
-    "flat": 0.08,
-    "normalise": 0.06,
-    "defects": 0.4,
-    "calibrate": 0.5,
-}
-"""Measured on simulated CCDs of 4 megapixels: CPU seconds for each frame, on one core."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One unit of scheduled work.
-
-    Attributes
-    ----------
-    id
-        Its number; tasks are numbered in the order of phases, then of their content.
-    phase
-        ``calibrate`` or one of `CALIB_PHASES`.
-    visit
-        -1 for a calibration task.
-    frames
-        The read-outs it works on: snaps of a visit, or calibration frames.
-    more
-        Further read-outs: the bias frames that photon transfer needs beside the flats.
-    problems
-        What the plan already knows to be wrong with its input.
-    cost_s
-        Expected seconds.
-    """
-
-    id: int
-    phase: str
-    visit: int
-    ccd: str
-    band: str
-    frames: tuple[FrameFiles, ...]
-    more: tuple[FrameFiles, ...] = ()
-    n_expected_snaps: int = 0
-    problems: tuple[str, ...] = ()
-    cost_s: float = 0.0
-
-    @property
-    def label(self) -> str:
-        """What people call it."""
-        what = f"visit {self.visit}" if self.visit >= 0 else self.phase
-        return " ".join(part for part in (what, self.ccd, self.band) if part)
 
 
 @dataclass(frozen=True)
@@ -95,21 +52,46 @@ class Plan:
     goal: Goal
     raw: str
     calibs: str | None
-    tasks: tuple[Task, ...]
+    tasks: TaskTable
     problems: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def _stretches(self) -> dict[str, tuple[int, int]]:
+        """First and last number of each phase's tasks, which stand together."""
+        codes = self.tasks.column("phase")
+        ends = [*(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+        begins = [0, *ends[:-1]] if len(codes) else []
+        words = self.tasks.words
+        return {words[codes[a]]: (a, b) for a, b in zip(begins, ends, strict=False) if b > a}
 
     @property
     def phases(self) -> tuple[str, ...]:
         """The phases that have tasks, in order."""
-        return tuple(dict.fromkeys(task.phase for task in self.tasks))
+        return tuple(self._stretches)
 
-    def in_phase(self, phase: str) -> tuple[Task, ...]:
+    def in_phase(self, phase: str) -> TaskTable:
         """The tasks of one phase."""
-        return tuple(task for task in self.tasks if task.phase == phase)
+        begin, end = self._stretches.get(phase, (0, 0))
+        return self.tasks[begin:end]
+
+    def phase_of(self, task_id: int) -> str:
+        """The phase of a task; empty if there is no such task."""
+        if not 0 <= task_id < len(self.tasks):
+            return ""
+        return self.tasks.labels_at(task_id)[0]
+
+    def label(self, task_id: int) -> str:
+        """What people call a task."""
+        return label_of(*self.tasks.labels_at(task_id))
 
 
 def make_plan(
-    inventory: Inventory, raw: str, goal: Goal, calibs: Path | None, layout: RunLayout
+    inventory: Inventory,
+    raw: str,
+    goal: Goal,
+    calibs: Path | None,
+    layout: RunLayout,
+    costs: Costs = DEFAULTS,
 ) -> Plan:
     """Turn an inventory into tasks.
 
@@ -120,14 +102,13 @@ def make_plan(
     ConfigError
         If there is nothing to do.
     """
-    drafts: list[Task] = []
     builds_masters = bool(inventory.calibs) and calibs is None
     if builds_masters:
-        drafts += _calib_tasks(inventory)
         calibs = layout.calibs
-    if goal == "calibrate":
-        drafts += [_visit_task(visit, inventory) for visit in inventory.science]
-    if not drafts:
+    listed = tuple(str(problem) for problem in inventory.problems)
+    with _no_collection():
+        table = build_table(_drafts(inventory, goal, builds_masters), listed)
+    if not len(table):
         wanted = "science frames" if goal == "calibrate" else "bias, dark or flat frames"
         problems = "".join(f"\n  {problem}" for problem in inventory.problems[:5])
         found = f"{inventory.n_files} files, but no {wanted} of camera {inventory.camera.name}"
@@ -136,27 +117,67 @@ def make_plan(
             file=raw,
             way_out="mpipipe plan RAW --camera C shows what is found",
         )
-    tasks = tuple(_numbered(drafts, inventory.camera))
-    listed = tuple(str(problem) for problem in inventory.problems)
-    return Plan(goal, raw, None if calibs is None else str(calibs), tasks, listed)
+    _estimate(table, inventory.camera, costs)
+    return Plan(goal, raw, None if calibs is None else str(calibs), table, listed)
 
 
-def _numbered(drafts: Iterable[Task], camera: Camera) -> Iterable[Task]:
-    for number, draft in enumerate(drafts):
-        nx, ny = camera.type_of(draft.ccd).size
-        megapixels = nx * ny * 1e-6 * max(len(draft.frames) + len(draft.more), 1)
-        cost = SECONDS_PER_MEGAPIXEL[draft.phase] * megapixels
-        yield replace(draft, id=number, cost_s=round(cost, 3))
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the collector from walking over the whole inventory again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
-def _calib_tasks(inventory: Inventory) -> list[Task]:
+def _drafts(inventory: Inventory, goal: Goal, builds_masters: bool) -> Iterator[Draft]:
+    if builds_masters:
+        yield from _calib_tasks(inventory)
+    if goal == "calibrate":
+        faults = _faults(inventory)
+        n_snaps = inventory.camera.n_snaps
+        yield from (_visit_task(visit, n_snaps, faults) for visit in inventory.science)
+
+
+def megapixels(table: TaskTable, camera: Camera) -> np.ndarray:
+    """Megapixels of all frames that each task reads; of its CCD, if it reads none."""
+    n_frames = np.diff(table.columns["frames"])[table.start : table.stop]
+    found: np.ndarray = _ccd_megapixels(table, camera) * np.maximum(n_frames, 1)
+    return found
+
+
+def _ccd_megapixels(table: TaskTable, camera: Camera) -> np.ndarray:
+    codes = table.column("ccd")
+    sizes = np.zeros(len(table.words))
+    for code in np.unique(codes).tolist():
+        nx, ny = camera.type_of(table.words[code]).size
+        sizes[code] = nx * ny * 1e-6
+    found: np.ndarray = sizes[codes]
+    return found
+
+
+def _estimate(table: TaskTable, camera: Camera, costs: Costs) -> None:
+    """Fill in what each task will cost."""
+    size = megapixels(table, camera)
+    codes = table.column("phase")
+    for code in np.unique(codes).tolist():
+        members = codes == code
+        seconds, memory = costs[table.words[code]].of(size[members])
+        table.columns["cost"][members] = np.round(seconds, 3)
+        table.columns["memory"][members] = memory
+
+
+def _calib_tasks(inventory: Inventory) -> list[Draft]:
     sets = {(s.kind, s.detector, s.band): s.frames for s in inventory.calibs}
     order = [detector.name for detector in inventory.camera.detectors]
     ccds = sorted({ccd for _, ccd, _ in sets}, key=order.index)
-    tasks: list[Task] = []
+    tasks: list[Draft] = []
 
     def add(phase: str, ccd: str, band: str, frames: Any, more: Any = ()) -> None:
-        tasks.append(Task(0, phase, -1, ccd, band, tuple(frames), tuple(more)))
+        tasks.append(Draft(phase, -1, ccd, band, tuple(frames), tuple(more)))
 
     for ccd in ccds:
         if frames := sets.get(("bias", ccd, "")):
@@ -186,22 +207,27 @@ def _flats_of(
     }
 
 
-def _visit_task(visit: VisitCcd, inventory: Inventory) -> Task:
-    faults = [
-        problem
-        for problem in inventory.problems
-        if problem.visit == visit.visit and problem.detector in (visit.detector, "")
-    ]
-    frames = tuple(visit.snaps[snap] for snap in sorted(visit.snaps))
-    return Task(
-        0,
+def _faults(inventory: Inventory) -> dict[tuple[int, str], list[str]]:
+    """What is wrong with each visit and CCD; with no CCD: with all of a visit."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for problem in inventory.problems:
+        found.setdefault((problem.visit, problem.detector), []).append(str(problem))
+    return found
+
+
+def _visit_task(visit: VisitCcd, n_snaps: int, faults: dict[tuple[int, str], list[str]]) -> Draft:
+    snaps = visit.snaps
+    frames = [snaps[snap] for snap in sorted(snaps)]
+    wrong = faults.get((visit.visit, visit.detector), ())
+    everywhere = faults.get((visit.visit, ""), ())
+    return Draft(
         "calibrate",
         visit.visit,
         visit.detector,
         visit.band,
         frames,
-        n_expected_snaps=inventory.camera.n_snaps,
-        problems=tuple(str(fault) for fault in faults),
+        n_expected_snaps=n_snaps,
+        problems=[*everywhere, *wrong],
     )
 
 
@@ -222,15 +248,27 @@ def save_run(layout: RunLayout, plan: Plan, config: AnyConfig, camera: Camera) -
     layout.create()
     write_text_atomically(layout.config, to_toml(config))
     write_json_atomically(layout.camera, camera.model_dump(mode="json", exclude_none=True))
-    content = {
+    attributes = {
         "version": VERSION,
         "goal": plan.goal,
         "raw": plan.raw,
         "calibs": plan.calibs,
-        "problems": plan.problems,
-        "tasks": [_task_to_json(task) for task in plan.tasks],
+        "words": plan.tasks.words,
+        "folders": plan.tasks.folders,
     }
-    write_json_atomically(layout.plan, content)
+    lines = _as_column(plan.tasks.problems)
+    write_column_file(layout.plan, {**plan.tasks.columns, **lines}, attributes)
+
+
+def _as_column(lines: Iterable[str]) -> dict[str, np.ndarray]:
+    """Lines of text as one column."""
+    text = "\0".join(lines).encode("utf-8", "surrogateescape")
+    return {"problems": np.frombuffer(text, dtype="u1") if text else np.zeros(0, dtype="u1")}
+
+
+def _from_column(column: np.ndarray) -> tuple[str, ...]:
+    text = column.tobytes().decode("utf-8", "surrogateescape")
+    return tuple(text.split("\0")) if text else ()
 
 
 def refuse_used_folder(layout: RunLayout) -> None:
@@ -249,90 +287,42 @@ def refuse_used_folder(layout: RunLayout) -> None:
         )
 
 
-def load_run(layout: RunLayout) -> tuple[RunContext, Plan]:
+def load_run(layout: RunLayout, *, check: bool = True) -> tuple[RunContext, Plan]:
     """Read configuration, camera and plan back.
+
+    Parameters
+    ----------
+    check
+        Compare the plan with its checksum.
 
     Raises
     ------
     BadDataError
         If they are missing or damaged.
     """
-    content = read_json(layout.plan)
-    if content.get("version") != VERSION:
-        raise BadDataError(f"has unknown version {content.get('version')}", file=layout.plan)
+    plan = load_plan(layout, check=check)
     try:
-        plan = Plan(
-            content["goal"],
-            content["raw"],
-            content["calibs"],
-            tuple(_task_from_json(entry) for entry in content["tasks"]),
-            tuple(content["problems"]),
-        )
         camera = Camera.model_validate_json(layout.camera.read_text(encoding="utf-8"))
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise BadDataError(f"is damaged: {error}", file=layout.plan) from error
+    except (ValueError, OSError) as error:
+        raise BadDataError(f"is damaged: {error}", file=layout.camera) from error
     calibs = None if plan.calibs is None else Path(plan.calibs)
     return RunContext(layout, load_config(layout.config), camera, calibs), plan
 
 
-def _task_to_json(task: Task) -> list[Any]:
-    return [
-        task.id,
-        task.phase,
-        task.visit,
-        task.ccd,
-        task.band,
-        [_frame_to_json(frame) for frame in task.frames],
-        [_frame_to_json(frame) for frame in task.more],
-        task.n_expected_snaps,
-        list(task.problems),
-        task.cost_s,
-    ]
+def load_plan(layout: RunLayout, *, check: bool = True) -> Plan:
+    """Map the plan of a run.
 
-
-def _task_from_json(entry: list[Any]) -> Task:
-    number, phase, visit, ccd, band, frames, more, n_snaps, problems, cost = entry
-    return Task(
-        number,
-        phase,
-        visit,
-        ccd,
-        band,
-        tuple(_frame_from_json(frame) for frame in frames),
-        tuple(_frame_from_json(frame) for frame in more),
-        n_snaps,
-        tuple(problems),
-        cost,
-    )
-
-
-def _frame_to_json(frame: FrameFiles) -> list[Any]:
-    finite = [None if value != value else value for value in (frame.exposure_time, frame.mjd_start)]
-    return [
-        frame.visit,
-        frame.snap,
-        frame.detector,
-        frame.kind,
-        frame.band,
-        list(frame.paths),
-        list(frame.channels),
-        *finite,
-        frame.n_bytes,
-    ]
-
-
-def _frame_from_json(entry: list[Any]) -> FrameFiles:
-    visit, snap, detector, kind, band, paths, channels, exposure_time, mjd_start, size = entry
-    nan = float("nan")
-    return FrameFiles(
-        visit,
-        snap,
-        detector,
-        kind,
-        band,
-        tuple(paths),
-        tuple(channels),
-        nan if exposure_time is None else exposure_time,
-        nan if mjd_start is None else mjd_start,
-        size,
-    )
+    Raises
+    ------
+    BadDataError
+        If it is missing or damaged.
+    """
+    columns, facts = map_column_file(layout.plan, check=check)
+    if facts.get("version") != VERSION:
+        raise BadDataError(f"has unknown version {facts.get('version')}", file=layout.plan)
+    try:
+        problems = _from_column(columns.pop("problems"))
+        table = TaskTable(columns, facts["words"], facts["folders"], problems)
+        return Plan(facts["goal"], facts["raw"], facts["calibs"], table, problems)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadDataError(f"is damaged: {error}", file=layout.plan) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ def encode_columns(
     TypeError
         If a dtype is not plain: objects, times, unions.
     """
+    return b"".join(column_parts(arrays, attributes))
+
+
+def column_parts(
+    arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """The buffers that `encode_columns` joins."""
     entries: list[dict[str, Any]] = []
     buffers: list[Any] = []
     offset = 0
@@ -62,10 +70,10 @@ def encode_columns(
     header = {"arrays": entries, "attributes": dict(attributes or {})}
     text = json.dumps(header, separators=(",", ":"), allow_nan=True).encode("ascii")
     head = _LENGTH.pack(_MAGIC, len(text)) + text
-    return b"".join([head, bytes(-len(head) % _ALIGN), *buffers])
+    return [head, bytes(-len(head) % _ALIGN), *buffers]
 
 
-def decode_columns(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def decode_columns(data: bytes | mmap) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays (read-only views of `data`) and attributes that `encode_columns` was given.
 
     Raises
@@ -97,7 +105,7 @@ def decode_columns(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise BadDataError(f"this is no block of columns: {error}") from error
 
 
-def _array(data: bytes, offset: int, entry: Mapping[str, Any]) -> np.ndarray:
+def _array(data: bytes | mmap, offset: int, entry: Mapping[str, Any]) -> np.ndarray:
     """One array out of the bytes."""
     dtype = _dtype(entry["dtype"])
     shape = _shape(entry["shape"])

@@ -52,8 +52,23 @@ class RunLayout:
 
     @property
     def plan(self) -> Path:
-        """The tasks of the run."""
-        return self.root / "plan.json"
+        """The tasks of the run, as columns."""
+        return self.root / "plan.columns"
+
+    @property
+    def costs(self) -> Path:
+        """What the tasks of the run cost, for the plans of others (JSON)."""
+        return self.root / "costs.json"
+
+    @property
+    def halt(self) -> Path:
+        """Written by somebody who wants the run to stop."""
+        return self.root / "halt.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Touched every few seconds while the run goes on."""
+        return self.root / "heartbeat"
 
     @property
     def completion(self) -> Path:
