@@ -91,8 +91,13 @@ def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
             "interrupted": result.interrupted,
             "resumed": result.n_resumed,
             "products": result.n_products,
+            "was_done": result.was_done,
         }
         typer.echo(json.dumps(facts))
+        return
+    if result.was_done:
+        products = f"{result.n_products} products verify"
+        typer.echo(f"{layout.root} is complete and its {products}: nothing to do")
         return
     if result.n_resumed:
         typer.echo(f"{result.n_resumed} tasks were done already and taken over")

@@ -24,7 +24,15 @@ from mpipipe.parallel.master import Master
 from mpipipe.parallel.messages import BATCH, TO_WORKER
 from mpipipe.parallel.progress import Progress
 from mpipipe.parallel.signals import StopRequest, listen_for_stop
-from mpipipe.parallel.tasks import Commit, PhaseReport, Policy, TaskSpec, TaskSummary
+from mpipipe.parallel.tasks import (
+    Commit,
+    PhaseReport,
+    Policy,
+    TaskSpec,
+    TaskSummary,
+    costs_of,
+    deadlines_of,
+)
 from mpipipe.parallel.worker import Worker
 from mpipipe.parallel.world import World
 from mpipipe.trace import events
@@ -80,7 +88,7 @@ def run_phase(
     epoch = next(_epochs)
     progress = progress or Progress()
     begin = time.perf_counter()
-    deadlines = {task.id: task.deadline_s for task in tasks if task.deadline_s is not None}
+    deadlines = deadlines_of(tasks)
     mailbox = Mailbox(world)
     master = None
     with listen_for_stop() as stop:
@@ -89,7 +97,7 @@ def run_phase(
         executor.begin_phase(phase, context)
         worker = Worker(mailbox, epoch, executor, commit, deadlines)
         if world.is_master:
-            progress.begin(phase, len(tasks), world.size, {task.id: task.cost for task in tasks})
+            progress.begin(phase, len(tasks), world.size, costs_of(tasks))
             master = Master(mailbox, epoch, tasks, world.size, policy, progress)
         _loop(mailbox, worker, master, executor, stop, alone=world.size == 1)
     kinds = _share_kinds(world, master, tasks)
@@ -120,7 +128,7 @@ def _loop(
                 worker.handle(tag, records)
             elif master is not None:
                 master.handle(source, tag, records)
-        active = worker.step(min(stop.count, 2))
+        active = worker.step(stop.level)
         if master is not None:
             master.step()
         if found or active or mailbox.has_own:

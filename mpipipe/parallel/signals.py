@@ -1,10 +1,11 @@
-"""Being asked to stop: Ctrl-C, SIGTERM, SIGUSR1 (what Slurm sends before the time limit)."""
+"""Being asked to stop: Ctrl-C, SIGTERM, SIGUSR1 (what Slurm sends before the time limit), or by
+something that a run looks at once in a while (`StopRequest.poll`)."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,21 +13,35 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """How often, and by which signal, this process was asked to stop."""
+    """How often, and by which signal, this process was asked to stop.
+
+    Attributes
+    ----------
+    poll
+        Tells whether somebody asks in another way: 0 no, 1 stop, 2 at once. It is called in every
+        round of a phase's loop, so it has to see to it that this costs nothing.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.signal: int | None = None
+        self.poll: Callable[[], int] | None = None
+
+    @property
+    def level(self) -> int:
+        """How urgent it is: 0, 1 (what runs may finish), 2 (at once)."""
+        polled = 0 if self.poll is None else self.poll()
+        return min(max(self.count, polled), 2)
 
     @property
     def asked(self) -> bool:
         """Hand out nothing more; what runs may finish."""
-        return self.count >= 1
+        return self.level >= 1
 
     @property
     def at_once(self) -> bool:
         """Asked again: drop what runs, too."""
-        return self.count >= 2
+        return self.level >= 2
 
     def ask(self, signal_number: int | None = None) -> None:
         """Ask to stop; asking twice means at once."""

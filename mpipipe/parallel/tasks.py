@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -36,6 +36,92 @@ class TaskSpec:
     cost: float = 1.0
     affinity: int = NO_AFFINITY
     deadline_s: float | None = None
+
+
+class SpecTable(Sequence[TaskSpec]):
+    """Many tasks as columns: a million as objects would take some hundred megabytes a process.
+
+    Parameters
+    ----------
+    ids
+        Ascending.
+    costs, affinities
+        One a task.
+    deadline_s
+        Of every task.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        costs: np.ndarray,
+        affinities: np.ndarray,
+        deadline_s: float | None = None,
+    ) -> None:
+        self.ids = np.asarray(ids, dtype=np.int64)
+        if np.any(np.diff(self.ids) <= 0):
+            raise ValueError("task ids are not ascending")
+        self.costs = np.asarray(costs, dtype=np.float64)
+        self.affinities = np.asarray(affinities, dtype=np.int64)
+        self.deadline_s = deadline_s
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, place: int) -> TaskSpec: ...
+    @overload
+    def __getitem__(self, place: slice) -> SpecTable: ...
+    def __getitem__(self, place: int | slice) -> TaskSpec | SpecTable:
+        if isinstance(place, slice):
+            columns = self.ids[place], self.costs[place], self.affinities[place]
+            return SpecTable(*columns, self.deadline_s)
+        return TaskSpec(
+            int(self.ids[place]),
+            float(self.costs[place]),
+            int(self.affinities[place]),
+            self.deadline_s,
+        )
+
+    def place_of(self, task_id: int) -> int:
+        """Where a task stands; -1 if it is not here."""
+        place = int(np.searchsorted(self.ids, task_id))
+        return place if place < len(self.ids) and self.ids[place] == task_id else -1
+
+
+class _ByTask(Mapping[int, float]):
+    """A number for each task of a table."""
+
+    def __init__(self, table: SpecTable, values: np.ndarray) -> None:
+        self._table, self._values = table, values
+
+    def __getitem__(self, task_id: int) -> float:
+        place = self._table.place_of(task_id)
+        if place < 0:
+            raise KeyError(task_id)
+        return float(self._values[place])
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._table.ids.tolist())
+
+
+def deadlines_of(tasks: Sequence[TaskSpec]) -> Mapping[int, float]:
+    """Deadlines by task id, of the tasks that have one."""
+    if isinstance(tasks, SpecTable):
+        if tasks.deadline_s is None:
+            return {}
+        return _ByTask(tasks, np.broadcast_to(np.float64(tasks.deadline_s), len(tasks)))
+    return {task.id: task.deadline_s for task in tasks if task.deadline_s is not None}
+
+
+def costs_of(tasks: Sequence[TaskSpec]) -> Mapping[int, float]:
+    """Costs by task id."""
+    if isinstance(tasks, SpecTable):
+        return _ByTask(tasks, tasks.costs)
+    return {task.id: task.cost for task in tasks}
 
 
 @dataclass(frozen=True, slots=True)

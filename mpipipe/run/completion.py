@@ -91,8 +91,17 @@ class Verdict:
         return not self.faults
 
 
-def verify_run(layout: RunLayout) -> Verdict:
-    """Compare every product of a finished run with its record.
+@dataclass(frozen=True)
+class Completion:
+    """What the completion record says: products, outcomes by phase, digest of all products."""
+
+    products: tuple[Product, ...]
+    outcomes: dict[str, dict[str, int]]
+    digest: str
+
+
+def read_completion(layout: RunLayout) -> Completion:
+    """Read the record of a finished run, without looking at the products.
 
     Raises
     ------
@@ -116,8 +125,20 @@ def verify_run(layout: RunLayout) -> Verdict:
         raise BadDataError(f"has unknown version {version}", file=layout.completion)
     if digest != sha256_of(f"{p.path} {p.size} {p.sha256}" for p in listed):
         raise BadDataError("its list of products was altered", file=layout.completion)
-    faults = [fault for product in listed if (fault := fault_of(layout, product))]
-    return Verdict(len(listed), tuple(faults), outcomes, digest)
+    return Completion(tuple(listed), outcomes, digest)
+
+
+def verify_run(layout: RunLayout) -> Verdict:
+    """Compare every product of a finished run with its record.
+
+    Raises
+    ------
+    BadDataError
+        If there is no completion record, or it is damaged.
+    """
+    found = read_completion(layout)
+    faults = [fault for product in found.products if (fault := fault_of(layout, product))]
+    return Verdict(len(found.products), tuple(faults), found.outcomes, found.digest)
 
 
 def fault_of(layout: RunLayout, product: Product) -> str:

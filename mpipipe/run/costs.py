@@ -27,6 +27,9 @@ _BASE_BYTES = 260e6
 _MIN_SPREAD = 1.3
 """Sizes of tasks have to differ by this factor before a constant part can be told apart."""
 
+_OUTLIER = 4.0
+"""Tasks that took so much longer than usual are left out of a fit."""
+
 
 @dataclass(frozen=True)
 class PhaseCost:
@@ -101,19 +104,23 @@ def measure(tasks: Iterable[Measured], start: Costs = DEFAULTS) -> dict[str, Pha
 def _measure(tasks: Sequence[Measured], start: PhaseCost) -> PhaseCost:
     size = np.array([task.megapixels for task in tasks])
     wall = np.array([task.wall_s for task in tasks])
-    fixed, per_megapixel = 0.0, float(wall.sum() / size.sum())
-    if size.max() > _MIN_SPREAD * size.min():
-        slope, constant = np.polyfit(size, wall, 1)
+    fixed, per_megapixel = 0.0, float(np.median(wall / size))
+    # The first task of a process loads what it needs and says little about the others.
+    usual = wall < _OUTLIER * per_megapixel * size
+    if size[usual].max() > _MIN_SPREAD * size[usual].min():
+        slope, constant = np.polyfit(size[usual], wall[usual], 1)
         if slope > 0 and constant > 0:
             fixed, per_megapixel = float(constant), float(slope)
     peak = np.array([max(task.peak_bytes - _BASE_BYTES, 0.0) for task in tasks])
     known = np.array([task.peak_bytes > 0 for task in tasks])
     memory = float(np.median(peak[known] / size[known])) if known.any() else start.memory
     timed = [task for task in tasks if task.stages]
-    total = sum(task.megapixels for task in timed)
     names = dict.fromkeys(name for task in timed for name in task.stages)
     stages = {
-        name: round(sum(task.stages.get(name, 0.0) for task in timed) / total, 6) for name in names
+        name: round(
+            float(np.median([task.stages.get(name, 0.0) / task.megapixels for task in timed])), 6
+        )
+        for name in names
     }
     return replace(
         start,

@@ -18,20 +18,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mpipipe import __version__
-from mpipipe.data.errors import ConfigError
+from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.progress import make_progress
-from mpipipe.parallel.tasks import PhaseReport, Policy, TaskResult, TaskSpec
+from mpipipe.parallel.tasks import PhaseReport, Policy, SpecTable, TaskResult
 from mpipipe.parallel.together import on_master, together
-from mpipipe.run.completion import Product, product_of_file, products_of, write_completion
+from mpipipe.run.attempts import encode_attempt
+from mpipipe.run.completion import (
+    Product,
+    product_of_file,
+    products_of,
+    read_completion,
+    verify_run,
+    write_completion,
+)
 from mpipipe.run.context import RunContext
+from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
-from mpipipe.run.ledger import Ledger, write_outcomes
+from mpipipe.run.halt import HaltWatch
+from mpipipe.run.ledger import FINAL, NO_OUTCOME, Ledger, write_outcomes
+from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.publish import publish_tables
-from mpipipe.run.task import Task
+from mpipipe.run.task import TaskTable
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter
@@ -54,6 +67,8 @@ class RunResult:
         Tasks whose committed results of earlier incarnations were taken over.
     n_products
         Files listed in the completion record.
+    was_done
+        Whether the run was complete before, and verified: nothing was done.
     """
 
     is_master: bool = True
@@ -61,6 +76,7 @@ class RunResult:
     interrupted: bool = False
     n_resumed: int = 0
     n_products: int = 0
+    was_done: bool = False
 
     @property
     def has_failures(self) -> bool:
@@ -102,22 +118,29 @@ def _drive(
     *,
     quiet: bool,
 ) -> None:
+    if make is None and on_master(ranks.world, lambda: _is_done(layout)):
+        _tell_of_done(layout, result)
+        return
     incarnation = on_master(ranks.world, lambda: _begin(layout, make, ranks))
     rank = ranks.world.rank
     path = str(log.log_path(layout.logs, rank))
-    log.start(log.LogConfig(path, layout.root.name, rank, terminal_level="ERROR"))
+    log.start(
+        log.LogConfig(path, f"{layout.root.name}/{incarnation}", rank, terminal_level="ERROR")
+    )
     events.start(layout.trace / f"{incarnation:04d}", rank)
     context, plan = load_run(layout)
+    ranks.stop.poll = HaltWatch(layout, incarnation, lambda: ranks.world.is_master)
     ledger = Ledger.read(layout, plan)
     finished = ledger.usable()
-    result.n_resumed = len(finished)
+    ledger.close()
+    result.n_resumed = int(np.count_nonzero(finished != NO_OUTCOME))
     with RecordWriter(layout.record_file(incarnation, rank)) as writer:
         for phase in plan.phases:
             tasks = plan.in_phase(phase)
-            specs = [_spec(task, context) for task in tasks if task.id not in finished]
+            earlier = finished[tasks.start : tasks.stop]
+            specs = _specs(tasks, earlier, context)
             report = _run_phase(ranks, phase, plan, specs, writer, context, quiet=quiet)
-            earlier = [finished[task.id] for task in tasks if task.id in finished]
-            result.outcomes[phase] = _counts(report, earlier)
+            result.outcomes[phase] = _counts(np.concatenate([report.kinds, earlier]))
             result.interrupted = report.interrupted
             if report.interrupted:
                 return
@@ -156,18 +179,38 @@ def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> 
     return incarnation
 
 
+def _is_done(layout: RunLayout) -> int:
+    """1 if the run is complete, verifies, and has nothing that another attempt could mend."""
+    if not layout.completion.exists():
+        return 0
+    try:
+        verdict = verify_run(layout)
+    except BadDataError:
+        return 0
+    final = {kind.label for kind in FINAL}
+    ended = all(set(counts) <= final for counts in verdict.outcomes.values())
+    return int(verdict.is_verified and ended)
+
+
+def _tell_of_done(layout: RunLayout, result: RunResult) -> None:
+    content = read_completion(layout)
+    result.was_done = True
+    result.outcomes, result.n_products = content.outcomes, len(content.products)
+
+
 def _complete(
     layout: RunLayout, plan: Plan, ledger: Ledger, tables: list[str], result: RunResult
 ) -> int:
     """The list of outcomes, then, last of all, the completion record; the number of products."""
     products: list[Product] = []
-    for task_id in sorted(ledger.best):
+    for task_id in ledger.task_ids():
         if (rows := ledger.tables(task_id).get("products")) is not None:
             products += products_of(rows)
     for name in tables:
         relative = layout.relative(layout.catalogue(name))
         products.append(product_of_file("catalogue", layout, relative))
     write_outcomes(layout, plan, ledger)
+    save_costs(layout.costs, costs_of_run(ledger, plan, load_run(layout)[0].camera))
     write_completion(layout, products, result.outcomes)
     return len(products)
 
@@ -179,7 +222,7 @@ def _run_phase(
     ranks: Ranks,
     phase: str,
     plan: Plan,
-    specs: list[TaskSpec],
+    specs: SpecTable,
     writer: RecordWriter,
     context: RunContext,
     *,
@@ -187,12 +230,11 @@ def _run_phase(
 ) -> PhaseReport:
     def commit(result: TaskResult) -> None:
         with events.span("commit", phase, len(result.payload)):
-            meta = result.outcome.to_json()
+            meta = encode_attempt(result)
             kind = int(result.outcome.kind)
             writer.append(phase, result.task_id, result.attempt, kind, result.payload, meta)
 
-    names = {task.id: task.label for task in plan.in_phase(phase)}
-    progress = None if quiet else make_progress(names.__getitem__)
+    progress = None if quiet else make_progress(plan.label)
     attempts = context.config.scheduling.attempts
     policy = Policy(
         attempts={
@@ -204,17 +246,18 @@ def _run_phase(
     return ranks.run_phase(phase, specs, commit, progress, policy=policy)
 
 
-def _spec(task: Task, context: RunContext) -> TaskSpec:
-    return TaskSpec(
-        task.id,
-        cost=task.cost_s,
-        affinity=context.camera.detector(task.ccd).number,
-        deadline_s=context.config.scheduling.deadline,
-    )
+def _specs(tasks: TaskTable, earlier: np.ndarray, context: RunContext) -> SpecTable:
+    """The tasks that are left, for the scheduler; those of a CCD belong together."""
+    left = np.flatnonzero(earlier == NO_OUTCOME)
+    ccds = tasks.column("ccd")[left]
+    numbers = np.zeros(len(tasks.words), dtype=np.int64)
+    for code in np.unique(ccds).tolist():
+        numbers[code] = context.camera.detector(tasks.words[code]).number
+    deadline = context.config.scheduling.deadline
+    return SpecTable(tasks.start + left, tasks.column("cost")[left], numbers[ccds], deadline)
 
 
-def _counts(report: PhaseReport, earlier: list[OutcomeKind]) -> dict[str, int]:
-    counts = {kind.label: number for kind, number in report.counts.items()}
-    for kind in earlier:
-        counts[kind.label] = counts.get(kind.label, 0) + 1
-    return counts
+def _counts(kinds: np.ndarray) -> dict[str, int]:
+    """Number of tasks by label of outcome."""
+    numbers = {kind: int(np.count_nonzero(kinds == kind)) for kind in OutcomeKind}
+    return {kind.label: number for kind, number in numbers.items() if number}

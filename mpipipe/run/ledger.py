@@ -2,104 +2,143 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
-from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.data.errors import BadDataError
+from mpipipe.data.outcome import OutcomeKind
+from mpipipe.run.attempts import Attempt, decode_attempt
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.plan import Plan
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.columns import decode_columns
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.records import Record, RecordReader
+from mpipipe.store.records import Record, RecordHead, RecordReader
 
 FINAL = frozenset(
     {OutcomeKind.DONE, OutcomeKind.PARTIAL, OutcomeKind.NO_WORK, OutcomeKind.BAD_DATA}
 )
 """Outcomes that a later incarnation takes over as they are."""
 
-
-@dataclass(frozen=True)
-class Entry:
-    """Where the record of an attempt stands, and how it ended."""
-
-    incarnation: int
-    file: Path
-    offset: int
-    outcome: Outcome
+NO_OUTCOME = -1
+_MAX_OPEN = 64
 
 
-@dataclass
 class Ledger:
-    """The committed records of a run.
+    """The committed records of a run. Of a task it keeps some bytes: the rest stays on disk.
+
+    A final record wins; of several, the one of the last incarnation (which did the task again
+    because a product was lost), then the first in its files.
 
     Attributes
     ----------
-    best
-        Task id to its best record. A final one wins; of several, the one of the last incarnation
-        (which did the task again because a product was lost), then the first in its files.
+    kinds
+        int8, an `OutcomeKind` for each task of the plan, `NO_OUTCOME` where there is no record.
     damage
         What was passed over in the record files, a line each.
     """
 
-    layout: RunLayout
-    best: dict[int, Entry] = field(default_factory=dict)
-    damage: list[str] = field(default_factory=list)
+    def __init__(self, layout: RunLayout, plan: Plan) -> None:
+        n_tasks = len(plan.tasks)
+        self.layout, self.plan = layout, plan
+        self.kinds = np.full(n_tasks, NO_OUTCOME, dtype=np.int8)
+        self.damage: list[str] = []
+        self._incarnations = np.zeros(n_tasks, dtype=np.int32)
+        self._file_of = np.zeros(n_tasks, dtype=np.int32)
+        self._offsets = np.zeros(n_tasks, dtype=np.int64)
+        self._files: list[Path] = []
+        self._open: OrderedDict[int, RecordReader] = OrderedDict()
 
     @classmethod
     def read(cls, layout: RunLayout, plan: Plan) -> Ledger:
-        """Read all record files; the tables stay on disk until asked for."""
-        phases = {task.id: task.phase for task in plan.tasks}
-        ledger = cls(layout)
+        """Read the heads of all records; payloads stay on disk until asked for."""
+        ledger = cls(layout, plan)
         for incarnation in layout.incarnations():
             folder = layout.record_file(incarnation, 0).parent
             for file in sorted(folder.glob("rank-*.records")):
+                ledger._files.append(file)
                 with RecordReader(file) as reader:
-                    for record in reader:
-                        if phases.get(record.task_id) == record.phase:
-                            ledger._offer(incarnation, file, record)
+                    for head in reader.heads():
+                        ledger._offer(incarnation, head)
                     ledger.damage += [f"{file.name}: {d.reason}" for d in reader.damage]
         return ledger
 
-    def _offer(self, incarnation: int, file: Path, record: Record) -> None:
-        held = self.best.get(record.task_id)
-        if held is not None:
-            is_later = incarnation > held.incarnation
-            if record.kind not in FINAL or (held.outcome.kind in FINAL and not is_later):
+    def _offer(self, incarnation: int, head: RecordHead) -> None:
+        task = head.task_id
+        if self.plan.phase_of(task) != head.phase:
+            return
+        held = int(self.kinds[task])
+        if held != NO_OUTCOME:
+            is_later = incarnation > int(self._incarnations[task])
+            if head.kind not in FINAL or (held in FINAL and not is_later):
                 return
-        outcome = Outcome.from_json(record.meta)
-        self.best[record.task_id] = Entry(incarnation, file, record.offset, outcome)
+        self.kinds[task] = head.kind
+        self._incarnations[task] = incarnation
+        self._file_of[task] = len(self._files) - 1
+        self._offsets[task] = head.offset
 
-    def usable(self) -> dict[int, OutcomeKind]:
-        """Tasks with a final outcome whose files are all there and as they were written."""
-        found: dict[int, OutcomeKind] = {}
-        for task_id, entry in self.best.items():
-            if entry.outcome.kind not in FINAL:
-                continue
-            rows = self.tables(task_id).get("products")
-            if rows is None or not any(fault_of(self.layout, p) for p in products_of(rows)):
-                found[task_id] = entry.outcome.kind
+    def task_ids(self) -> list[int]:
+        """Tasks with a record, ascending."""
+        found: list[int] = np.flatnonzero(self.kinds != NO_OUTCOME).tolist()
         return found
+
+    def usable(self) -> np.ndarray:
+        """`kinds`, but only final outcomes whose files are all there and as they were written."""
+        found = np.full(len(self.kinds), NO_OUTCOME, dtype=np.int8)
+        for task_id in np.flatnonzero(np.isin(self.kinds, sorted(FINAL))).tolist():
+            try:
+                rows = self.tables(task_id).get("products")
+            except BadDataError as error:
+                self.damage.append(str(error))
+                continue
+            if rows is None or not any(fault_of(self.layout, p) for p in products_of(rows)):
+                found[task_id] = self.kinds[task_id]
+        return found
+
+    def attempt(self, task_id: int) -> Attempt:
+        """How the best attempt at a task went."""
+        return decode_attempt(self._reader(task_id).head_at(int(self._offsets[task_id])).meta)
+
+    def record(self, task_id: int) -> Record:
+        """The record of the best attempt at a task, with its payload.
+
+        Raises
+        ------
+        BadDataError
+            If it is damaged.
+        """
+        return self._reader(task_id).at(int(self._offsets[task_id]))
 
     def tables(self, task_id: int) -> dict[str, np.ndarray]:
         """The tables that the best attempt at a task gave; empty if it died without any."""
-        entry = self.best[task_id]
-        with RecordReader(entry.file) as reader:
-            payload = reader.at(entry.offset).payload
+        payload = self.record(task_id).payload
         return decode_columns(payload)[0] if payload else {}
+
+    def _reader(self, task_id: int) -> RecordReader:
+        """The file of a task's record; those used last stay open."""
+        number = int(self._file_of[task_id])
+        reader = self._open.pop(number, None) or RecordReader(self._files[number])
+        self._open[number] = reader
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)[1].close()
+        return reader
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
 
 
 def write_outcomes(layout: RunLayout, plan: Plan, ledger: Ledger) -> None:
     """Write ``outcomes.json``: how every task ended, with reason, stage and warnings."""
     listed = []
     for task in plan.tasks:
-        entry = ledger.best.get(task.id)
-        if entry is None:
+        if ledger.kinds[task.id] == NO_OUTCOME:
             listed.append({"task": task.id, "phase": task.phase, "what": task.label})
             continue
-        outcome = entry.outcome
+        outcome = ledger.attempt(task.id).outcome
         listed.append(
             {
                 "task": task.id,

@@ -29,7 +29,7 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
         Names of the tables, sorted.
     """
     schemas = {schema.name: schema for phase in plan.phases for schema in PHASES[phase].tables}
-    share = sorted(ledger.best)[world.rank :: world.size]
+    share = ledger.task_ids()[world.rank :: world.size]
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     for name in sorted(schemas):
         rows = _rows(ledger, share, schemas[name])

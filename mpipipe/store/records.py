@@ -5,9 +5,10 @@ Whatever happens to the file (cut off anywhere, bits flipped, pages zeroed), rea
 records only, all of those that are whole, and a list of the damage.
 
 Layout: a file header (magic, random file number, length, CRC) and JSON attributes, then records:
-header (magic, file number, task, attempt, kind, lengths, CRC of the body, CRC of the header) and
-body (phase, meta, payload). The file number keeps a record that is part of somebody's payload from
-being taken for one of this file.
+header (magic, file number, task, attempt, kind, lengths, CRC of the payload, CRC of header, phase
+and meta), phase, meta, payload. So a record's head can be trusted without reading its payload,
+and a million records are listed in seconds (`RecordReader.heads`). The file number keeps a record
+that is part of somebody's payload from being taken for one of this file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +26,13 @@ from typing import Any
 from mpipipe.data.errors import BadDataError, OutputError
 
 _FILE_HEADER = struct.Struct("<8sQII")
-_FILE_MAGIC = b"MPREC1\r\n"
+_FILE_MAGIC = b"MPREC2\r\n"
 _HEADER = struct.Struct("<8sQqiiIIQII")
 _MAGIC = b"\xabmprec\r\n"
 _MAX_ATTRIBUTES = 1 << 20
+_MAX_LABEL, _MAX_META = 1 << 12, 1 << 24
 _WINDOW = 1 << 20
+_SMALL, _NEAR = 1 << 12, 1 << 17
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,31 @@ class Record:
     meta: bytes
     payload: bytes
     offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """A record without its payload.
+
+    Attributes
+    ----------
+    n_payload
+        Length of its payload, whose checksum has not been looked at.
+    offset, end
+        Where the record begins in its file, and where the next one does.
+    crc
+        What the checksum of its payload should be.
+    """
+
+    phase: str
+    task_id: int
+    attempt: int
+    kind: int
+    meta: bytes
+    n_payload: int
+    offset: int
+    end: int
+    crc: int
 
 
 @dataclass(frozen=True)
@@ -123,11 +151,14 @@ class RecordWriter:
     ) -> None:
         """Add a record; with ``group=1`` it is durable when this returns."""
         label = phase.encode()
-        crc = zlib.crc32(payload, zlib.crc32(meta, zlib.crc32(label)))
+        if len(label) > _MAX_LABEL or len(meta) > _MAX_META:
+            raise ValueError("name of the phase or meta is too long")
+        crc = zlib.crc32(payload)
         fields = (_MAGIC, self._file_number, task_id, attempt, kind)
         lengths = (len(label), len(meta), len(payload), crc)
         head = _HEADER.pack(*fields, *lengths, 0)[:-4]
-        self._write([head + struct.pack("<I", zlib.crc32(head)) + label + meta, payload])
+        head_crc = zlib.crc32(meta, zlib.crc32(label, zlib.crc32(head)))
+        self._write([head + struct.pack("<I", head_crc) + label + meta, payload])
         self._unsynced += 1
         if self._unsynced >= self._group:
             self.sync()
@@ -203,6 +234,7 @@ class RecordReader:
         self.damage: list[Damage] = []
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._fd).st_size
+        self._window, self._window_begin = b"", 0
         self._begin = self._read_file_header()
 
     def _read_file_header(self) -> int:
@@ -219,10 +251,23 @@ class RecordReader:
         return self._size
 
     def __iter__(self) -> Iterator[Record]:
+        return (record for record in self._walk(self._read_record) if isinstance(record, Record))
+
+    def heads(self) -> Iterator[RecordHead]:
+        """The records without their payloads, which are not read.
+
+        A payload is checked when `at` reads it; one that is damaged has a head all the same.
+        """
+        return (head for head in self._walk(self._read_head) if isinstance(head, RecordHead))
+
+    def _walk(
+        self, read: Callable[[int], tuple[Record | RecordHead | None, int, str]]
+    ) -> Iterator[Record | RecordHead]:
+        """What `read` finds, record by record; what is between goes to `damage`."""
         offset, lost = self._begin, -1
         reason = ""
         while offset < self._size:
-            record, end, trouble = self._read_record(offset)
+            record, end, trouble = read(offset)
             if record is None:
                 if lost < 0:
                     lost, reason = offset, trouble
@@ -250,27 +295,70 @@ class RecordReader:
             raise BadDataError(f"record at byte {offset} is {trouble}", file=self.path)
         return record
 
-    def _read_record(self, offset: int) -> tuple[Record | None, int, str]:
-        """The record that begins at `offset` and its end; or None and what is wrong."""
-        raw = os.pread(self._fd, _HEADER.size, offset)
+    def head_at(self, offset: int) -> RecordHead:
+        """The head of the record that begins at `offset`.
+
+        Raises
+        ------
+        BadDataError
+            If there is none any more.
+        """
+        head, _, trouble = self._read_head(offset)
+        if head is None:
+            raise BadDataError(f"record at byte {offset} is {trouble}", file=self.path)
+        return head
+
+    def _read_head(self, offset: int) -> tuple[RecordHead | None, int, str]:
+        """The head of the record that begins at `offset` and its end; or None and what is wrong."""
+        raw = self._peek(offset, _HEADER.size)
         if len(raw) < _HEADER.size:
             return None, 0, "torn"
-        fields = _HEADER.unpack(raw)
-        magic, number, task_id, attempt, kind, n_label, n_meta, n_payload, crc, head_crc = fields
-        if magic != _MAGIC or zlib.crc32(raw[:-4]) != head_crc:
+        magic, number, task_id, attempt, kind, n_label, n_meta, n_payload, crc, head_crc = (
+            _HEADER.unpack(raw)
+        )
+        if magic != _MAGIC or n_label > _MAX_LABEL or n_meta > _MAX_META:
+            return None, 0, "damaged header"
+        text = self._peek(offset + _HEADER.size, n_label + n_meta)
+        if len(text) < n_label + n_meta:
+            return None, 0, "torn"
+        if zlib.crc32(text, zlib.crc32(raw[:-4])) != head_crc:
             return None, 0, "damaged header"
         if number != self._file_number:
             return None, 0, "a record of another file"
         end = offset + _HEADER.size + n_label + n_meta + n_payload
         if end > self._size:
             return None, 0, "torn"
-        body = self._pread(end - offset - _HEADER.size, offset + _HEADER.size)
-        if zlib.crc32(body) != crc:
+        label = text[:n_label].decode(errors="replace")
+        meta = text[n_label:]
+        head = RecordHead(label, task_id, attempt, kind, meta, n_payload, offset, end, crc)
+        return head, end, ""
+
+    def _read_record(self, offset: int) -> tuple[Record | None, int, str]:
+        """The record that begins at `offset` and its end; or None and what is wrong."""
+        head, end, trouble = self._read_head(offset)
+        if head is None:
+            return None, 0, trouble
+        payload = self._pread(head.n_payload, end - head.n_payload)
+        if len(payload) != head.n_payload or zlib.crc32(payload) != head.crc:
             return None, 0, "damaged body"
-        label = body[:n_label].decode(errors="replace")
-        meta = body[n_label : n_label + n_meta]
-        payload = body[n_label + n_meta :]
-        return Record(label, task_id, attempt, kind, meta, payload, offset), end, ""
+        record = Record(
+            head.phase, head.task_id, head.attempt, head.kind, head.meta, payload, offset
+        )
+        return record, end, ""
+
+    def _peek(self, offset: int, length: int) -> bytes:
+        """A short stretch, out of a window that is read again when it does not hold it.
+
+        After a small step the next ones will be small, too, so a large window pays.
+        """
+        begin = offset - self._window_begin
+        if begin >= 0 and begin + length <= len(self._window):
+            return self._window[begin : begin + length]
+        near = 0 <= begin <= len(self._window) + _SMALL
+        size = max(length, _NEAR if near else _SMALL)
+        self._window = os.pread(self._fd, size, offset)
+        self._window_begin = offset
+        return self._window[:length]
 
     def _pread(self, length: int, offset: int) -> bytes:
         """All of a stretch: one call gives no more than 2 GB."""
