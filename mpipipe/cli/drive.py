@@ -28,6 +28,7 @@ def start(
     calibs: Path | None,
     config: Path | None,
     assignments: list[str] | None,
+    costs: Path | None = None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -42,7 +43,7 @@ def start(
     from mpipipe.run.prepare import Request, make_run
     from mpipipe.store.layout import RunLayout
 
-    request = Request(raw, camera, calibs, config, tuple(assignments or ()), goal)
+    request = Request(raw, camera, calibs, config, tuple(assignments or ()), goal, costs)
     layout = RunLayout.at(output)
     _carry_out(layout, lambda: make_run(request, layout), quiet=quiet, as_json=as_json)
 

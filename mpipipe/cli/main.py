@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from mpipipe import __version__
-from mpipipe.cli import calibs, camera, config, doctor, plan, run, show, simulate, verify, warmup
+from mpipipe.cli import (
+    calibs,
+    camera,
+    config,
+    doctor,
+    logs,
+    plan,
+    run,
+    show,
+    simulate,
+    status,
+    stop,
+    verify,
+    warmup,
+)
 from mpipipe.cli.exits import Exit
 from mpipipe.data.errors import MpipipeError
 from mpipipe.parallel.threads import limit_threads
@@ -35,6 +49,9 @@ app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.command()(calibs.calibs)
 app.command()(run.run)
+app.command()(status.status)
+app.command()(logs.logs)
+app.command()(stop.stop)
 app.command()(verify.verify)
 app.command()(show.show)
 app.command()(doctor.doctor)

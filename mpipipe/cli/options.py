@@ -32,3 +32,10 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+CostsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--costs", metavar="RUN", help="Expect tasks to cost what they did in this earlier run."
+    ),
+]

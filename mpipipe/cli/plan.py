@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,7 @@ from mpipipe.cli.options import (
     CalibsOption,
     CameraOption,
     ConfigOption,
+    CostsOption,
     JsonOption,
     RawArgument,
     SetOption,
@@ -20,6 +23,7 @@ from mpipipe.cli.options import (
 if TYPE_CHECKING:
     from mpipipe.data.inventory import Inventory
     from mpipipe.run.plan import Plan
+    from mpipipe.run.predict import Prediction
 
 
 def plan(
@@ -28,54 +32,71 @@ def plan(
     calibs: CalibsOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
-    ranks: Annotated[int, typer.Option(help="Ranks to predict the time for.", min=1)] = 1,
+    costs: CostsOption = None,
+    ranks: Annotated[int, typer.Option(help="Ranks to predict for.", min=1)] = 1,
     list_tasks: Annotated[bool, typer.Option("--tasks", help="List every task.")] = False,
+    graph: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw phases and stages: FILE.svg or FILE.mmd."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do with RAW: visits, CCDs, masters, and what is missing or double.
+
+    For each phase: tasks, seconds of work, wall time and memory on so many ranks, bytes read and
+    written. Expected costs are those of a machine like the developers'; --costs RUN takes those
+    of an earlier run. Headers are read, but no pixel, and nothing is written but the picture.
 
     \b
     Examples:
       mpipipe plan RAW
       mpipipe plan RAW --camera arcsat --tasks
+      mpipipe plan RAW --ranks 64 --costs EARLIER --graph chain.svg
     """
-    from pathlib import Path
-
+    from mpipipe.run.graph import write_graph
+    from mpipipe.run.predict import predict
     from mpipipe.run.prepare import Request, prepare
     from mpipipe.store.layout import RunLayout
 
-    request = Request(raw or Path(), camera, calibs, config, tuple(assignments or ()))
-    made, _, inventory = prepare(request, RunLayout.at("RUN"))
+    request = Request(raw or Path(), camera, calibs, config, tuple(assignments or ()), costs=costs)
+    made, options, inventory = prepare(request, RunLayout.at("RUN"))
+    prediction = predict(made, inventory.camera, ranks, request.cost_model())
+    if graph is not None:
+        off = [name for name, stage in options.stage_configs().items() if not stage.enabled]
+        write_graph(graph, made.phases, off)
     if as_json:
-        typer.echo(json.dumps(_facts(made, inventory, ranks)))
+        typer.echo(json.dumps(_facts(made, inventory, prediction)))
         return
-    _print(made, inventory, ranks, list_tasks)
+    _print(made, inventory, prediction, list_tasks)
 
 
-def _seconds(made: Plan, ranks: int) -> float:
-    """Predicted wall seconds: phases follow each other, a phase ends with its longest task."""
-    total = 0.0
-    for phase in made.phases:
-        costs = [task.cost_s for task in made.in_phase(phase)]
-        total += max(sum(costs) / ranks, max(costs))
-    return total
-
-
-def _facts(made: Plan, inventory: Inventory, ranks: int) -> dict[str, object]:
+def _facts(made: Plan, inventory: Inventory, prediction: Prediction) -> dict[str, object]:
     return {
         "camera": inventory.camera.name,
         "files": inventory.n_files,
         "phases": {phase: len(made.in_phase(phase)) for phase in made.phases},
         "tasks": [
-            {"id": task.id, "phase": task.phase, "label": task.label, "cost_s": task.cost_s}
+            {
+                "id": task.id,
+                "phase": task.phase,
+                "label": task.label,
+                "cost_s": task.cost_s,
+                "memory_bytes": task.memory_bytes,
+            }
             for task in made.tasks
         ],
         "problems": list(made.problems),
-        "seconds": round(_seconds(made, ranks), 1),
+        "ranks": prediction.ranks,
+        "seconds": round(prediction.wall_s, 1),
+        "memory_bytes": prediction.memory_bytes,
+        "read_bytes": prediction.read_bytes,
+        "written_bytes": prediction.written_bytes,
+        "prediction": [asdict(phase) for phase in prediction.phases],
     }
 
 
-def _print(made: Plan, inventory: Inventory, ranks: int, list_tasks: bool) -> None:
+def _print(made: Plan, inventory: Inventory, prediction: Prediction, list_tasks: bool) -> None:
+    from mpipipe.parallel.progress import format_seconds
     from mpipipe.run.phases import PHASES
 
     visits = Counter(
@@ -85,17 +106,29 @@ def _print(made: Plan, inventory: Inventory, ranks: int, list_tasks: bool) -> No
     known = f", {inventory.n_cached} known from the index" if inventory.n_cached else ""
     typer.echo(f"camera {inventory.camera.name}: {inventory.n_files} files{known}")
     typer.echo(f"visits: {bands or 'none'}")
-    for phase in made.phases:
-        tasks = made.in_phase(phase)
-        cost = sum(task.cost_s for task in tasks)
-        typer.echo(f"  {phase:10} {len(tasks):6} tasks {cost:9.1f} s  {PHASES[phase].title}")
+    for phase in prediction.phases:
+        title = PHASES[phase.phase].title
+        typer.echo(f"  {phase.phase:10} {phase.n_tasks:7} tasks {phase.work_s:9.1f} s  {title}")
         if list_tasks:
-            for task in tasks:
-                typer.echo(f"    {task.id:6} {task.cost_s:7.2f} s  {task.label}")
+            for task in made.in_phase(phase.phase):
+                memory = _bytes(task.memory_bytes)
+                typer.echo(f"    {task.id:7} {task.cost_s:8.2f} s {memory:>8}  {task.label}")
+    ranks = f"{prediction.ranks} {'rank' if prediction.ranks == 1 else 'ranks'}"
     typer.echo(
-        f"about {_seconds(made, ranks):.0f} s on {ranks} {'rank' if ranks == 1 else 'ranks'}"
+        f"on {ranks}: about {format_seconds(prediction.wall_s)}, "
+        f"{_bytes(prediction.memory_bytes)} of memory in all; "
+        f"reads {_bytes(prediction.read_bytes)}, writes {_bytes(prediction.written_bytes)}"
     )
     if made.problems:
         typer.echo(f"{len(made.problems)} problems:")
         for problem in made.problems:
             typer.echo(f"  {problem}")
+
+
+def _bytes(number: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.4g} TB"

@@ -11,6 +11,7 @@ from mpipipe.cli.options import (
     CalibsOption,
     CameraOption,
     ConfigOption,
+    CostsOption,
     JsonOption,
     QuietOption,
     RawArgument,
@@ -30,6 +31,7 @@ def run(
     calibs: CalibsOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    costs: CostsOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,7 +54,16 @@ def run(
 
     if resume is not None:
         drive.resume(
-            resume, raw, output, camera, calibs, config, assignments, quiet=quiet, as_json=as_json
+            resume,
+            raw,
+            output,
+            camera,
+            calibs,
+            config,
+            assignments,
+            costs,
+            quiet=quiet,
+            as_json=as_json,
         )
     else:
         drive.start(
@@ -63,6 +74,7 @@ def run(
             calibs=calibs,
             config=config,
             assignments=assignments,
+            costs=costs,
             quiet=quiet,
             as_json=as_json,
         )

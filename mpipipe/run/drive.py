@@ -39,7 +39,7 @@ from mpipipe.run.completion import (
 from mpipipe.run.context import RunContext
 from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
-from mpipipe.run.halt import HaltWatch
+from mpipipe.run.halt import HaltWatch, beat, end_beat
 from mpipipe.run.ledger import FINAL, NO_OUTCOME, Ledger, write_outcomes
 from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
@@ -106,7 +106,11 @@ def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = F
     result = RunResult()
     with together(TaskRunner(layout)) as ranks:
         result.is_master = ranks.world.is_master
-        _drive(ranks, layout, make, result, quiet=quiet)
+        try:
+            _drive(ranks, layout, make, result, quiet=quiet)
+        finally:
+            if ranks.world.is_master:
+                end_beat(layout)
     return result
 
 
@@ -176,6 +180,7 @@ def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> 
         "versions": RunContext.versions(),
     }
     write_json_atomically(layout.provenance(incarnation), facts)
+    beat(layout)
     return incarnation
 
 

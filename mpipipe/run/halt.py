@@ -48,7 +48,7 @@ class HaltWatch:
                 self._level = max(self._level, self._read())
             if now >= self._next_beat:
                 self._next_beat = now + _BEAT_EVERY_S
-                _touch(self._layout)
+                beat(self._layout)
         return self._level
 
     def _read(self) -> int:
@@ -60,11 +60,18 @@ class HaltWatch:
             return DRAIN
 
 
-def _touch(layout: RunLayout) -> None:
+def beat(layout: RunLayout) -> None:
+    """Leave a sign of life."""
     with contextlib.suppress(OSError):
         with open(layout.heartbeat, "a"):
             pass
         os.utime(layout.heartbeat)
+
+
+def end_beat(layout: RunLayout) -> None:
+    """The run leaves in order: nobody need wait for a sign of life."""
+    with contextlib.suppress(OSError):
+        layout.heartbeat.unlink(missing_ok=True)
 
 
 def ask_to_halt(layout: RunLayout, level: int) -> int:

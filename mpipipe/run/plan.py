@@ -145,11 +145,12 @@ def _drafts(inventory: Inventory, goal: Goal, builds_masters: bool) -> Iterator[
 def megapixels(table: TaskTable, camera: Camera) -> np.ndarray:
     """Megapixels of all frames that each task reads; of its CCD, if it reads none."""
     n_frames = np.diff(table.columns["frames"])[table.start : table.stop]
-    found: np.ndarray = _ccd_megapixels(table, camera) * np.maximum(n_frames, 1)
+    found: np.ndarray = ccd_megapixels(table, camera) * np.maximum(n_frames, 1)
     return found
 
 
-def _ccd_megapixels(table: TaskTable, camera: Camera) -> np.ndarray:
+def ccd_megapixels(table: TaskTable, camera: Camera) -> np.ndarray:
+    """Megapixels of each task's CCD."""
     codes = table.column("ccd")
     sizes = np.zeros(len(table.words))
     for code in np.unique(codes).tolist():

@@ -10,6 +10,7 @@ from mpipipe.data.camera import Camera
 from mpipipe.data.errors import ConfigError, MissingInputError, MpipipeError
 from mpipipe.data.inventory import Inventory
 from mpipipe.run.config import AnyConfig, load_config
+from mpipipe.run.costs import DEFAULTS, Costs, load_costs
 from mpipipe.run.pipelines import check_pipelines
 from mpipipe.run.plan import Goal, Plan, make_plan, refuse_used_folder, save_run
 from mpipipe.store.cameras import load_camera
@@ -33,6 +34,8 @@ class Request:
         Configuration file, and ``KEY=VALUE`` laid over it.
     goal
         Calibrated visits, or masters alone.
+    costs
+        An earlier run, whose tasks tell what these will cost.
     """
 
     raw: Path
@@ -41,6 +44,17 @@ class Request:
     config_file: Path | None = None
     assignments: tuple[str, ...] = ()
     goal: Goal = "calibrate"
+    costs: Path | None = None
+
+    def cost_model(self) -> Costs:
+        """What tasks are expected to cost.
+
+        Raises
+        ------
+        ConfigError
+            If the earlier run has measured nothing.
+        """
+        return DEFAULTS if self.costs is None else load_costs(self.costs)
 
 
 def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inventory]:
@@ -54,9 +68,10 @@ def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inven
     config = load_config(request.config_file, request.assignments)
     check_pipelines(name for name, options in config.stage_configs().items() if not options.enabled)
     camera = find_camera(request.camera or config.camera)
+    costs = request.cost_model()
     inventory = scan(find_files(request.raw), camera, index_folder())
     calibs = None if request.calibs is None else masters_folder(request.calibs)
-    plan = make_plan(inventory, str(request.raw.absolute()), request.goal, calibs, layout)
+    plan = make_plan(inventory, str(request.raw.absolute()), request.goal, calibs, layout, costs)
     return plan, config, inventory
 
 
