@@ -12,15 +12,21 @@ tasks started late make the end of a phase long.
 
 from __future__ import annotations
 
+from array import array
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from itertools import pairwise
+from heapq import heappop, heappush, heapreplace
+from typing import Any
+
+import numpy as np
 
 from mpipipe.data.outcome import RETRYABLE, OutcomeKind
-from mpipipe.parallel.tasks import NO_AFFINITY, Policy, TaskSpec
+from mpipipe.parallel.tasks import NO_AFFINITY, Policy, SpecTable, TaskSpec
 
 _AFFINITY_FACTOR = 2.0
+_MAX_SPAN = 8
+"""Ids whose range is no more than so many times their number are looked up in a table."""
 
 _WAITING, _HELD, _ENDED = 0, 1, 2
 
@@ -46,12 +52,103 @@ class Ended:
 Action = Assign | Ended
 
 
-@dataclass
+@dataclass(slots=True)
 class _Worker:
     """What the scheduler knows of a worker."""
 
     held: dict[int, int] = field(default_factory=dict)  # place -> attempt, in order of handing out
+    seconds: float = 0.0  # expected for what it holds
     keys: list[int] = field(default_factory=list)  # affinity keys it owns, the newest last
+
+
+class _Queue:
+    """Waiting places in ascending order: first those of the beginning, which are only passed by,
+    mixed with a heap of those that came back."""
+
+    __slots__ = ("_back", "_next", "_places")
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self._places, self._next = places, 0
+        self._back: list[int] = []
+
+    def put_back(self, place: int) -> None:
+        """A place waits again."""
+        heappush(self._back, place)
+
+    def head(self, state: bytearray) -> int:
+        """The first place that waits; those before it that do not are dropped. -1 if none."""
+        places, place, size = self._places, self._next, len(self._places)
+        while place < size and state[places[place]] != _WAITING:
+            place += 1
+        self._next = place
+        back = self._back
+        while back and state[back[0]] != _WAITING:
+            heappop(back)
+        if place < size and not (back and back[0] < places[place]):
+            return places[place]
+        return back[0] if back else -1
+
+    def drop_head(self) -> None:
+        """Pass by what `head` has just given; to come again it has to be put back."""
+        places = self._places
+        if self._next < len(places) and not (self._back and self._back[0] < places[self._next]):
+            self._next += 1
+        else:
+            heappop(self._back)
+
+
+def _columns(tasks: Sequence[TaskSpec]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, costs and affinity keys."""
+    if isinstance(tasks, SpecTable):
+        return tasks.ids, tasks.costs, tasks.affinities
+    n_tasks = len(tasks)
+    return (
+        np.fromiter((task.id for task in tasks), np.int64, n_tasks),
+        np.fromiter((task.cost for task in tasks), np.float64, n_tasks),
+        np.fromiter((task.affinity for task in tasks), np.int64, n_tasks),
+    )
+
+
+def _array(values: np.ndarray, code: str) -> array[Any]:
+    """An array whose single values are read faster than NumPy's."""
+    found = array(code)
+    found.frombytes(np.ascontiguousarray(values, dtype=np.dtype(code)).tobytes())
+    return found
+
+
+def _by_key(keys: np.ndarray) -> dict[int, _Queue]:
+    """Places of each affinity key, ascending."""
+    order = np.argsort(keys, kind="stable")
+    found, begins = np.unique(keys[order], return_index=True)
+    ends = [*begins[1:].tolist(), len(order)][: len(found)]
+    return {
+        key: _Queue(_array(order[begin:end], "i"))
+        for key, begin, end in zip(found.tolist(), begins.tolist(), ends, strict=True)
+        if key != NO_AFFINITY
+    }
+
+
+class _Places:
+    """Task id to place; -1 for an unknown id."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self._first = int(ids.min()) if len(ids) else 0
+        span = int(ids.max()) - self._first + 1 if len(ids) else 0
+        self._table: array[Any] | None = None
+        self._dict: dict[int, int] = {}
+        if span <= _MAX_SPAN * len(ids):
+            table = np.full(span, -1, dtype=np.intc)
+            table[ids - self._first] = np.arange(len(ids))
+            self._table = _array(table, "i")
+        else:
+            self._dict = {task_id: place for place, task_id in enumerate(ids.tolist())}
+
+    def of(self, task_id: int) -> int:
+        """The place of a task."""
+        if self._table is None:
+            return self._dict.get(task_id, -1)
+        number = task_id - self._first
+        return self._table[number] if 0 <= number < len(self._table) else -1
 
 
 class Scheduler:
@@ -67,33 +164,35 @@ class Scheduler:
     Notes
     -----
     A task is known inside by its place in the order of handing out (longest first, then by id),
-    so that a heap of places is a queue.
+    so that a queue has its places in ascending order. Every event takes constant time, but for
+    tasks that come back (the logarithm of their number) and for places passed by, each of which a
+    queue passes once. A task takes about 40 bytes, a worker some hundred.
     """
 
     def __init__(self, tasks: Sequence[TaskSpec], policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
-        order = sorted(tasks, key=lambda task: (-task.cost, task.id))
-        self._ids = [task.id for task in order]
-        self._costs = [task.cost for task in order]
-        self._keys = [task.affinity for task in order]
-        self._place = {task_id: place for place, task_id in enumerate(self._ids)}
-        if len(self._place) != len(order):
-            twice = next(a for a, b in pairwise(sorted(self._ids)) if a == b)
-            raise ValueError(f"task id {twice} occurs twice")
-        self._state = bytearray(len(order))
-        self._attempts: dict[int, int] = {}  # place -> number of attempts handed out
+        ids, costs, keys = _columns(tasks)
+        order = np.lexsort((ids, -costs))
+        ids, keys = ids[order], keys[order]
+        twice = np.flatnonzero(np.diff(np.sort(ids)) == 0)
+        if len(twice):
+            raise ValueError(f"task id {np.sort(ids)[twice[0]]} occurs twice")
+        n_tasks = len(ids)
+        self._ids = _array(ids, "q")
+        self._costs = _array(costs[order], "d")
+        self._keys = _array(keys, "q")
+        self._places = _Places(ids)
+        self._state = bytearray(n_tasks)
+        self._attempts = array("i", bytes(4 * n_tasks))  # attempts handed out, by place
         self._failures: dict[int, int] = {}  # place -> attempts that ended badly
         self._workers: dict[int, _Worker] = {}
-        self._dry: dict[int, None] = {}  # workers that hold nothing, as an ordered set
+        self._idle: deque[int] = deque()  # workers that may hold nothing, the longest idle first
         self._owner: dict[int, int] = {}  # affinity key -> worker
-        self._any = list(range(len(order)))  # heaps of places; those not waiting are skipped
-        self._free = list(self._any)
-        self._of_key: dict[int, list[int]] = {}
-        for place, key in enumerate(self._keys):
-            if key != NO_AFFINITY:
-                self._of_key.setdefault(key, []).append(place)
+        self._any, self._free = _Queue(range(n_tasks)), _Queue(range(n_tasks))
+        self._freed: list[tuple[int, int]] = []  # (first place, key) whose owner has vanished
+        self._of_key = _by_key(keys)
         self.n_ended = 0
-        self.n_waiting = len(order)
+        self.n_waiting = n_tasks
         self.n_ignored = 0
         self.draining = False
 
@@ -123,40 +222,46 @@ class Scheduler:
         new = [worker for worker in workers if worker not in self._workers]
         for worker in new:
             self._workers[worker] = _Worker()
-            self._dry[worker] = None
         picked: dict[int, list[tuple[int, int]]] = {worker: [] for worker in new}
         for depth in range(1, self.policy.prefetch + 1):
             for worker in new:
                 picked[worker] += self._pick(worker, depth)
+        self._idle.extend(worker for worker in new if not self._workers[worker].held)
         return [Assign(worker, tuple(tasks)) for worker, tasks in picked.items() if tasks]
 
     def on_outcome(
         self, worker: int, task_id: int, attempt: int, kind: OutcomeKind
     ) -> list[Action]:
         """An attempt has ended. What does not belong to an attempt of that worker is ignored."""
-        place = self._place.get(task_id, -1)
+        place = self._places.of(task_id)
         state = self._workers.get(worker)
         if state is None or state.held.get(place) != attempt:
             self.n_ignored += 1
             return []
         del state.held[place]
-        if not state.held:
-            self._dry[worker] = None
+        if state.held:
+            state.seconds -= self._costs[place]
+        else:
+            state.seconds = 0.0
+            self._idle.append(worker)
         actions = self._settle(place, attempt, kind, worker)
         # If the task came back, a worker with nothing to do is the one to start it at once.
-        return actions + self._feed_idle() + self._refill([worker])
+        if self.n_waiting and not self.draining:
+            self._feed_idle(actions)
+            self._refill(worker, actions)
+        return actions
 
     def on_lost(self, worker: int) -> list[Action]:
         """A worker has vanished: its tasks are lost, its keys are free."""
         state = self._workers.pop(worker, None)
         if state is None:
             return []
-        self._dry.pop(worker, None)
         self._disown(state)
         actions: list[Action] = []
         for place, attempt in state.held.items():
             actions += self._settle(place, attempt, OutcomeKind.LOST, worker)
-        return actions + self._feed_idle()
+        self._feed_idle(actions)
+        return actions
 
     def on_drain(self) -> list[Action]:
         """Hand out nothing from now on."""
@@ -171,8 +276,11 @@ class Scheduler:
         for place in state.held:
             self._wait_again(place)
         state.held.clear()
-        self._dry[worker] = None
-        return [] if self.draining else self._refill([worker])
+        state.seconds = 0.0
+        self._idle.append(worker)
+        actions: list[Action] = []
+        self._feed_idle(actions)
+        return actions
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -191,102 +299,107 @@ class Scheduler:
         """Put a task that was held back into the queues."""
         self._state[place] = _WAITING
         self.n_waiting += 1
-        heappush(self._any, place)
-        heappush(self._free, place)
+        self._any.put_back(place)
+        self._free.put_back(place)
         key = self._keys[place]
         if key != NO_AFFINITY:
-            heappush(self._of_key[key], place)
+            self._of_key[key].put_back(place)
 
     def _disown(self, state: _Worker) -> None:
         """Free the keys of a worker that has vanished."""
         for key in state.keys:
             del self._owner[key]
-            for place in self._of_key[key]:
-                heappush(self._free, place)
+            place = self._of_key[key].head(self._state)
+            if place >= 0:
+                heappush(self._freed, (place, key))
 
-    def _refill(self, workers: Iterable[int]) -> list[Action]:
-        """Fill these workers up to the prefetch depth."""
-        actions: list[Action] = []
-        for worker in workers:
-            tasks = self._pick(worker, self.policy.prefetch)
-            if tasks:
-                actions.append(Assign(worker, tuple(tasks)))
-        return actions
+    def _refill(self, worker: int, actions: list[Action]) -> None:
+        """Fill a worker up to the prefetch depth."""
+        tasks = self._pick(worker, self.policy.prefetch)
+        if tasks:
+            actions.append(Assign(worker, tuple(tasks)))
 
-    def _feed_idle(self) -> list[Action]:
+    def _feed_idle(self, actions: list[Action]) -> None:
         """Give work to workers that have none: a task may have come back for another attempt."""
-        if not self.n_waiting or self.draining:
-            return []
-        return self._refill(list(self._dry))
+        while self._idle and self.n_waiting and not self.draining:
+            worker = self._idle.popleft()
+            state = self._workers.get(worker)
+            # One that got something meanwhile, or left, is still in the line.
+            if state is not None and not state.held:
+                self._refill(worker, actions)
 
     def _pick(self, worker: int, depth: int) -> list[tuple[int, int]]:
         """Take tasks for a worker until it holds `depth`, or more if they are small."""
-        if self.draining or worker not in self._workers:
-            return []
-        state = self._workers[worker]
-        policy = self.policy
-        seconds = sum(self._costs[place] for place in state.held)
-        picked = []
-        while self.n_waiting and len(state.held) < max(policy.batch, depth):
-            if len(state.held) >= depth and (
+        picked: list[tuple[int, int]] = []
+        state = self._workers.get(worker)
+        if self.draining or state is None:
+            return picked
+        policy, held = self.policy, state.held
+        most = max(policy.batch, depth)
+        while self.n_waiting and len(held) < most:
+            if len(held) >= depth and (
                 depth < policy.prefetch
-                or seconds >= policy.prefetch_s
+                or state.seconds >= policy.prefetch_s
                 or self.n_waiting <= len(self._workers)
             ):
                 break
             place = self._next_place(worker, state)
-            attempt = self._attempts.get(place, 0) + 1
+            attempt = self._attempts[place] + 1
             self._attempts[place] = attempt
             self._state[place] = _HELD
             self.n_waiting -= 1
-            state.held[place] = attempt
-            seconds += self._costs[place]
+            held[place] = attempt
+            state.seconds += self._costs[place]
             picked.append((self._ids[place], attempt))
-        if picked:
-            self._dry.pop(worker, None)
         return picked
 
     def _next_place(self, worker: int, state: _Worker) -> int:
         """The waiting task that suits a worker best; there is at least one."""
         own = self._head_of_own(state)
         free = self._head_of_free(worker)
-        if own is not None and (
-            free is None or self._costs[free] <= _AFFINITY_FACTOR * self._costs[own]
-        ):
+        if own >= 0 and (free < 0 or self._costs[free] <= _AFFINITY_FACTOR * self._costs[own]):
             return own
-        if free is not None:
+        if free >= 0:
             key = self._keys[free]
             if key != NO_AFFINITY and key not in self._owner:
                 self._owner[key] = worker
                 state.keys.append(key)
             return free
-        stolen = self._head(self._any)
-        assert stolen is not None, "a task is waiting, so it is in the queue of all tasks"
+        stolen = self._any.head(self._state)
+        assert stolen >= 0, "a task is waiting, so it is in the queue of all tasks"
         return stolen
 
-    def _head_of_own(self, state: _Worker) -> int | None:
+    def _head_of_own(self, state: _Worker) -> int:
         """First waiting task of the newest key that has any; used-up keys are forgotten."""
         while state.keys:
-            place = self._head(self._of_key[state.keys[-1]])
-            if place is not None:
+            place = self._of_key[state.keys[-1]].head(self._state)
+            if place >= 0:
                 return place
             del self._owner[state.keys.pop()]
-        return None
+        return -1
 
-    def _head_of_free(self, worker: int) -> int | None:
+    def _head_of_free(self, worker: int) -> int:
         """First waiting task that nobody else owns."""
-        heap = self._free
-        while (place := self._head(heap)) is not None:
-            owner = self._owner.get(self._keys[place], worker)
-            if owner == worker:
-                return place
-            heappop(heap)
-        return None
+        queue, state = self._free, self._state
+        while (place := queue.head(state)) >= 0:
+            if self._owner.get(self._keys[place], worker) == worker:
+                break
+            queue.drop_head()
+        freed = self._head_of_freed() if self._freed else -1
+        return place if freed < 0 or 0 <= place < freed else freed
 
-    def _head(self, heap: list[int]) -> int | None:
-        """First waiting task of a heap; others are dropped from it."""
-        while heap:
-            if self._state[heap[0]] == _WAITING:
-                return heap[0]
-            heappop(heap)
-        return None
+    def _head_of_freed(self) -> int:
+        """First waiting task of the keys whose owners have vanished.
+
+        The queue of free tasks has passed by those. One that comes back is in that queue again.
+        """
+        while self._freed:
+            place, key = self._freed[0]
+            head = -1 if key in self._owner else self._of_key[key].head(self._state)
+            if head < 0:
+                heappop(self._freed)
+            elif head != place:
+                heapreplace(self._freed, (head, key))
+            else:
+                return place
+        return -1
