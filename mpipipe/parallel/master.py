@@ -13,6 +13,7 @@ from mpipipe.parallel.mailbox import Mailbox
 from mpipipe.parallel.messages import BATCH, Tag
 from mpipipe.parallel.progress import Progress, RunningTask
 from mpipipe.parallel.scheduler import Action, Assign, Ended, Scheduler
+from mpipipe.parallel.summaries import SummaryTable
 from mpipipe.parallel.tasks import Policy, TaskSpec, TaskSummary
 
 
@@ -45,7 +46,7 @@ class Master:
         self._drain_level = 0
         self._drain_time = 0.0
         self._stopped = False
-        self.summaries: dict[int, TaskSummary] = {}
+        self.summaries = SummaryTable(tasks)
         self._perform(self._scheduler.on_join(range(n_workers)), None)
 
     def handle(self, source: int, tag: Tag, records: np.ndarray) -> None:

@@ -29,7 +29,6 @@ from mpipipe.parallel.tasks import (
     PhaseReport,
     Policy,
     TaskSpec,
-    TaskSummary,
     costs_of,
     deadlines_of,
 )
@@ -103,7 +102,7 @@ def run_phase(
     kinds = _share_kinds(world, master, tasks)
     events.record("phase", phase, begin)
     events.flush()
-    summaries = () if master is None else _in_order(master, tasks)
+    summaries = () if master is None else master.summaries.in_order()
     wall_s = time.perf_counter() - begin
     report = PhaseReport(phase, kinds, worker.interrupted, summaries, wall_s)
     if master is not None:
@@ -146,11 +145,5 @@ def _share_kinds(world: World, master: Master | None, tasks: Sequence[TaskSpec])
     """Tell all ranks how every task ended. Collective."""
     kinds = np.full(len(tasks), -1, dtype=np.int8)
     if master is not None:
-        for place, task in enumerate(tasks):
-            if task.id in master.summaries:
-                kinds[place] = master.summaries[task.id].outcome.kind
+        kinds = master.summaries.kinds
     return np.frombuffer(world.broadcast(kinds.tobytes()), dtype=np.int8)
-
-
-def _in_order(master: Master, tasks: Sequence[TaskSpec]) -> tuple[TaskSummary, ...]:
-    return tuple(master.summaries[task.id] for task in tasks if task.id in master.summaries)

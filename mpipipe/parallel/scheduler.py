@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,19 +28,20 @@ _AFFINITY_FACTOR = 2.0
 _MAX_SPAN = 8
 """Ids whose range is no more than so many times their number are looked up in a table."""
 
+# By number: looking an enumeration's member up in a set takes longer than all the rest of an event.
+_IS_RETRYABLE = bytes(kind in RETRYABLE for kind in OutcomeKind)
+
 _WAITING, _HELD, _ENDED = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(NamedTuple):
     """Give a worker these tasks, as (task id, attempt), in this order."""
 
     worker: int
     tasks: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A task has come to its end: this outcome counts, whatever comes later."""
 
     task_id: int
@@ -171,6 +172,7 @@ class Scheduler:
 
     def __init__(self, tasks: Sequence[TaskSpec], policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
+        self._most_held = max(self.policy.batch, self.policy.prefetch)
         ids, costs, keys = _columns(tasks)
         order = np.lexsort((ids, -costs))
         ids, keys = ids[order], keys[order]
@@ -244,11 +246,14 @@ class Scheduler:
         else:
             state.seconds = 0.0
             self._idle.append(worker)
-        actions = self._settle(place, attempt, kind, worker)
+        actions: list[Action] = []
+        self._settle(place, attempt, kind, worker, actions)
         # If the task came back, a worker with nothing to do is the one to start it at once.
         if self.n_waiting and not self.draining:
-            self._feed_idle(actions)
-            self._refill(worker, actions)
+            if self._idle:
+                self._feed_idle(actions)
+            if len(state.held) < self._most_held:
+                self._refill(worker, actions)
         return actions
 
     def on_lost(self, worker: int) -> list[Action]:
@@ -259,7 +264,7 @@ class Scheduler:
         self._disown(state)
         actions: list[Action] = []
         for place, attempt in state.held.items():
-            actions += self._settle(place, attempt, OutcomeKind.LOST, worker)
+            self._settle(place, attempt, OutcomeKind.LOST, worker, actions)
         self._feed_idle(actions)
         return actions
 
@@ -284,16 +289,18 @@ class Scheduler:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _settle(self, place: int, attempt: int, kind: OutcomeKind, worker: int) -> list[Action]:
+    def _settle(
+        self, place: int, attempt: int, kind: OutcomeKind, worker: int, actions: list[Action]
+    ) -> None:
         """End a task that was held, or let it wait for another attempt."""
-        if kind in RETRYABLE:
+        if _IS_RETRYABLE[kind]:
             self._failures[place] = self._failures.get(place, 0) + 1
             if self._failures[place] < self.policy.attempts.get(kind, 1):
                 self._wait_again(place)
-                return []
+                return
         self._state[place] = _ENDED
         self.n_ended += 1
-        return [Ended(self._ids[place], attempt, kind, worker)]
+        actions.append(Ended(self._ids[place], attempt, kind, worker))
 
     def _wait_again(self, place: int) -> None:
         """Put a task that was held back into the queues."""

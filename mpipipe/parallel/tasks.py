@@ -196,7 +196,7 @@ class PhaseReport:
     phase: str
     kinds: np.ndarray
     interrupted: bool
-    summaries: tuple[TaskSummary, ...] = ()
+    summaries: Sequence[TaskSummary] = ()
     wall_s: float = 0.0
 
     @property
