@@ -65,13 +65,13 @@ class PhaseCost:
 
 
 DEFAULTS: Mapping[str, PhaseCost] = {
-    "bias": PhaseCost(0.02, 0.06, 20e6, 8e6),
-    "gain": PhaseCost(0.02, 0.10, 20e6, 1e4, 8e6),
-    "dark": PhaseCost(0.02, 0.06, 20e6, 8e6, 8e6),
+    "bias": PhaseCost(0.02, 0.16, 20e6, 8e6),
+    "gain": PhaseCost(0.02, 0.05, 20e6, 1e4, 8e6),
+    "dark": PhaseCost(0.02, 0.12, 20e6, 8e6, 8e6),
     "flat": PhaseCost(0.02, 0.08, 20e6, 8e6, 16e6),
-    "normalise": PhaseCost(0.02, 0.03, 20e6, 8e6, 8e6),
-    "defects": PhaseCost(0.02, 0.10, 40e6, 1e6, 32e6),
-    "calibrate": PhaseCost(0.05, 0.35, 120e6, 4e6, 26e6),
+    "normalise": PhaseCost(0.02, 0.06, 20e6, 8e6, 8e6),
+    "defects": PhaseCost(0.02, 0.40, 40e6, 1e6, 32e6),
+    "calibrate": PhaseCost(0.05, 0.50, 120e6, 4e6, 26e6),
 }
 """By phase."""
 

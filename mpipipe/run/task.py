@@ -314,7 +314,11 @@ def _narrow(column: np.ndarray) -> np.ndarray:
     """The column in the smallest type of integers that holds it."""
     if column.dtype.kind != "i" or not len(column):
         return column
-    return column.astype(np.result_type(*map(np.min_scalar_type, (-1, column.min(), column.max()))))
+    low, high = int(column.min()), int(column.max())
+    for name in ("i1", "i2", "i4"):
+        if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+            return column.astype(name)
+    return column
 
 
 def build_table(drafts: Iterable[Draft], problems: Sequence[str] = ()) -> TaskTable:

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from mpipipe.data.errors import OutputError
+from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.store.records import RecordReader, RecordWriter, read_records
 
 entries = st.lists(
@@ -199,3 +199,62 @@ def test_short_writes_are_completed(folder, monkeypatch):
     monkeypatch.undo()
     records, damage = read_records(path)
     assert contents(records) == [("p", 1, 1, 0, bytes(range(256)), b"meta")] and not damage
+
+
+def heads(path):
+    with RecordReader(path) as reader:
+        return list(reader.heads()), reader.damage
+
+
+@given(entries)
+def test_heads_tell_what_records_do(folder, given_entries):
+    path = write(folder, given_entries, "heads.rec")
+    whole, _ = read_records(path)
+    found, damage = heads(path)
+    assert [(h.phase, h.task_id, h.attempt, h.kind, h.meta, h.offset) for h in found] == [
+        (r.phase, r.task_id, r.attempt, r.kind, r.meta, r.offset) for r in whole
+    ]
+    assert [head.n_payload for head in found] == [len(record.payload) for record in whole]
+    assert not damage
+
+
+@given(entries, st.data())
+def test_heads_of_a_damaged_file(folder, given_entries, data):
+    """A flipped bit costs the head it is in; one in a payload is seen when that is read."""
+    path = write(folder, given_entries, "heads.rec")
+    raw = bytearray(path.read_bytes())
+    whole, _ = read_records(path)
+    first = whole[0].offset if whole else len(raw) - 1
+    place = data.draw(st.integers(first, len(raw) - 1))
+    raw[place] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    found, _ = heads(path)
+    known = {(r.task_id, r.attempt, r.kind, r.meta, r.offset) for r in whole}
+    assert {(h.task_id, h.attempt, h.kind, h.meta, h.offset) for h in found} <= known
+    assert len(found) >= len(whole) - 1
+    with RecordReader(path) as reader:
+        readable = []
+        for head in found:
+            try:
+                readable.append(reader.at(head.offset))
+            except BadDataError:
+                continue
+    assert contents(readable) == contents(read_records(path)[0])
+
+
+def test_heads_skip_large_payloads(folder):
+    path = folder / "large.rec"
+    path.unlink(missing_ok=True)
+    sizes = [0, 10, 5_000_000, 3, 200_000, 0, 4096, 1 << 17]
+    with RecordWriter(path) as writer:
+        for number, size in enumerate(sizes):
+            writer.append("p", number, 1, 0, bytes(size), b"m" * (number * 1000))
+    found, damage = heads(path)
+    assert [(head.task_id, head.n_payload, len(head.meta)) for head in found] == [
+        (number, size, number * 1000) for number, size in enumerate(sizes)
+    ]
+    assert not damage
+    with RecordReader(path) as reader:
+        assert reader.head_at(found[3].offset) == found[3]
+        with pytest.raises(BadDataError):
+            reader.head_at(found[3].offset + 1)
