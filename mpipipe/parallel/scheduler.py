@@ -12,7 +12,7 @@ tasks started late make the end of a phase long.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -118,12 +118,35 @@ class Scheduler:
 
     # -- events ----------------------------------------------------------------------------------
 
-    def on_join(self, workers: Iterable[int]) -> list[Action]:
-        """Workers have come; they get their first tasks, one each before a second."""
+    def on_committed(self, task_ids: Iterable[int]) -> list[int]:
+        """Tasks that were done under another master, before any worker has come."""
+        found = []
+        for task_id in task_ids:
+            place = self._place.get(task_id, -1)
+            if place >= 0 and self._state[place] == _WAITING:
+                self._state[place] = _ENDED
+                self.n_waiting -= 1
+                self.n_ended += 1
+                found.append(task_id)
+        return found
+
+    def on_join(
+        self, workers: Iterable[int], held: Mapping[int, Sequence[tuple[int, int]]] | None = None
+    ) -> list[Action]:
+        """Workers have come; they get their first tasks, one each before a second.
+
+        Parameters
+        ----------
+        held
+            The (task id, attempt) that a worker has from another master and keeps.
+        """
         new = [worker for worker in workers if worker not in self._workers]
         for worker in new:
-            self._workers[worker] = _Worker()
-            self._dry[worker] = None
+            self._workers[worker] = state = _Worker()
+            for task_id, attempt in (held or {}).get(worker, ()):
+                self._adopt(state, task_id, attempt)
+            if not state.held:
+                self._dry[worker] = None
         picked: dict[int, list[tuple[int, int]]] = {worker: [] for worker in new}
         for depth in range(1, self.policy.prefetch + 1):
             for worker in new:
@@ -175,6 +198,15 @@ class Scheduler:
         return [] if self.draining else self._refill([worker])
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _adopt(self, state: _Worker, task_id: int, attempt: int) -> None:
+        """Leave a task with the worker that has it; not if it has ended, or another has it."""
+        place = self._place.get(task_id, -1)
+        if place >= 0 and self._state[place] == _WAITING:
+            state.held[place] = attempt
+            self._state[place] = _HELD
+            self._attempts[place] = max(attempt, self._attempts.get(place, 0))
+            self.n_waiting -= 1
 
     def _settle(self, place: int, attempt: int, kind: OutcomeKind, worker: int) -> list[Action]:
         """End a task that was held, or let it wait for another attempt."""

@@ -6,14 +6,19 @@ committed to the rank's record file before the master hears of it. When all phas
 the tables are published from the records in the order of tasks, so that they do not depend on
 who ran what, and the completion record is written last.
 
+Where MPI can survive it, any rank may die at any moment: everything here that all ranks do
+together is a step (`parallel.survival`), which the survivors do again, maybe with another rank 0.
+
 Bottlenecks: the plan is made by one process from the header index; publishing reads every record
 once; products are hashed by the tasks that write them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,13 +30,14 @@ from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.progress import make_progress
 from mpipipe.parallel.tasks import PhaseReport, Policy, TaskResult, TaskSpec
 from mpipipe.parallel.together import on_master, together
+from mpipipe.parallel.world import World
 from mpipipe.run.completion import Product, product_of_file, products_of, write_completion
 from mpipipe.run.context import RunContext
 from mpipipe.run.execute import TaskRunner
-from mpipipe.run.ledger import Ledger, write_outcomes
+from mpipipe.run.ledger import Committed, Ledger, write_outcomes
 from mpipipe.run.plan import Plan, Task, load_run
 from mpipipe.run.publish import publish_tables
-from mpipipe.store.checksums import write_json_atomically
+from mpipipe.store.checksums import write_json_atomically, write_text_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter
 from mpipipe.trace import events, log
@@ -53,6 +59,10 @@ class RunResult:
         Tasks whose committed results of earlier incarnations were taken over.
     n_products
         Files listed in the completion record.
+    n_lost
+        Ranks that died on the way.
+    left_badly
+        Whether MPI could not be left in order: the process must leave by `os._exit`.
     """
 
     is_master: bool = True
@@ -60,6 +70,8 @@ class RunResult:
     interrupted: bool = False
     n_resumed: int = 0
     n_products: int = 0
+    n_lost: int = 0
+    left_badly: bool = False
 
     @property
     def has_failures(self) -> bool:
@@ -88,9 +100,24 @@ def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = F
     """
     result = RunResult()
     with together(TaskRunner(layout)) as ranks:
-        result.is_master = ranks.world.is_master
-        _drive(ranks, layout, make, result, quiet=quiet)
+        _warn_of_losses(ranks.world, quiet=quiet)
+        try:
+            _drive(ranks, layout, make, result, quiet=quiet)
+        finally:
+            result.is_master = ranks.world.is_master
+            result.n_lost = ranks.world.n_lost
+    result.left_badly = ranks.world.left_badly
     return result
+
+
+def _warn_of_losses(world: World, *, quiet: bool) -> None:
+    """Say so where the loss of a rank ends the run."""
+    if world.size > 1 and world.is_master and not world.can_survive and not quiet:
+        text = (
+            "mpipipe: this MPI can not survive the loss of a rank (Open MPI 5 can: mpirun "
+            "--with-ft ulfm --mca async_mpi_finalize 1); after one, go on with --resume"
+        )
+        print(text, file=sys.stderr, flush=True)
 
 
 def _drive(
@@ -102,11 +129,13 @@ def _drive(
     quiet: bool,
 ) -> None:
     incarnation = on_master(ranks.world, lambda: _begin(layout, make, ranks))
-    rank = ranks.world.rank
+    rank = ranks.world.original_rank
     path = str(log.log_path(layout.logs, rank))
     log.start(log.LogConfig(path, layout.root.name, rank, terminal_level="ERROR"))
     events.start(layout.trace / f"{incarnation:04d}", rank)
     context, plan = load_run(layout)
+    ranks.world.limit_silence(context.config.scheduling.silence)
+    committed = Committed(layout, incarnation)
     ledger = Ledger.read(layout, plan)
     finished = ledger.usable()
     result.n_resumed = len(finished)
@@ -114,17 +143,23 @@ def _drive(
         for phase in plan.phases:
             tasks = plan.in_phase(phase)
             specs = [_spec(task, context) for task in tasks if task.id not in finished]
-            report = _run_phase(ranks, phase, plan, specs, writer, context, quiet=quiet)
+            report = _run_phase(ranks, phase, plan, specs, writer, committed, context, quiet=quiet)
             earlier = [finished[task.id] for task in tasks if task.id in finished]
             result.outcomes[phase] = _counts(report, earlier)
             result.interrupted = report.interrupted
             if report.interrupted:
                 return
     ledger = Ledger.read(layout, plan)
-    names = publish_tables(ranks.world, layout, ledger, plan)
-    result.n_products = on_master(
-        ranks.world, lambda: _complete(layout, plan, ledger, names, result)
-    )
+    world = ranks.world
+    names = world.step(lambda: publish_tables(world, layout, ledger, plan))
+
+    def complete() -> int:
+        if world.n_lost or incarnation > 1:
+            _remove_torn(layout)
+        return _complete(layout, plan, ledger, names, result)
+
+    # A rank leaves only after the agreement that ends this: the record is there by then.
+    result.n_products = on_master(world, complete, "final")
 
 
 # -- the master's part ----------------------------------------------------------------------------
@@ -133,7 +168,7 @@ def _drive(
 def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> int:
     """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
-        make()
+        _make_once(layout, make, ranks.world)
     elif not layout.plan.exists():
         raise ConfigError(
             "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
@@ -153,6 +188,25 @@ def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> 
     }
     write_json_atomically(layout.provenance(incarnation), facts)
     return incarnation
+
+
+def _make_once(layout: RunLayout, make: Callable[[], None], world: World) -> None:
+    """Make the plan, unless a rank 0 of these same ranks has made it and died."""
+    claim = layout.root / ".started-by"
+    if layout.plan.exists() and world.generation:
+        with contextlib.suppress(OSError):
+            if claim.read_text(encoding="utf-8") == world.id:
+                return
+    if not layout.plan.exists():
+        layout.create()
+        write_text_atomically(claim, world.id)
+    make()
+
+
+def _remove_torn(layout: RunLayout) -> None:
+    """Remove what processes that died were writing; nobody writes any more."""
+    for path in layout.root.rglob("*.part"):
+        path.unlink(missing_ok=True)
 
 
 def _complete(
@@ -180,6 +234,7 @@ def _run_phase(
     plan: Plan,
     specs: list[TaskSpec],
     writer: RecordWriter,
+    committed: Committed,
     context: RunContext,
     *,
     quiet: bool,
@@ -198,9 +253,10 @@ def _run_phase(
             OutcomeKind.FAILED: min(2, attempts),
             OutcomeKind.TIMED_OUT: min(2, attempts),
             OutcomeKind.LOST: attempts,
-        }
+        },
+        silence_s=context.config.scheduling.silence,
     )
-    return ranks.run_phase(phase, specs, commit, progress, policy=policy)
+    return ranks.run_phase(phase, specs, commit, progress, policy=policy, committed=committed)
 
 
 def _spec(task: Task, context: RunContext) -> TaskSpec:

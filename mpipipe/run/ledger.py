@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +90,32 @@ class Ledger:
         with RecordReader(entry.file) as reader:
             payload = reader.at(entry.offset).payload
         return decode_columns(payload)[0] if payload else {}
+
+
+class Committed:
+    """What the ranks of this incarnation have committed so far; each call reads what is new.
+
+    Parameters
+    ----------
+    layout, incarnation
+        Whose record files to read.
+    """
+
+    def __init__(self, layout: RunLayout, incarnation: int) -> None:
+        self._folder = layout.record_file(incarnation, 0).parent
+        self._ends: dict[Path, int] = {}
+        self._found: dict[int, Outcome] = {}
+
+    def __call__(self) -> Mapping[int, Outcome]:
+        """Task id to outcome; a final one wins, of several the first that was found."""
+        for file in sorted(self._folder.glob("rank-*.records")):
+            with RecordReader(file) as reader:
+                for record in reader.after(self._ends.get(file, 0)):
+                    held = self._found.get(record.task_id)
+                    if held is None or (held.kind not in FINAL and record.kind in FINAL):
+                        self._found[record.task_id] = Outcome.from_json(record.meta)
+                self._ends[file] = reader.end
+        return self._found
 
 
 def write_outcomes(layout: RunLayout, plan: Plan, ledger: Ledger) -> None:

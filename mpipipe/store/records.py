@@ -195,6 +195,8 @@ class RecordReader:
         Of the file; empty if its header is damaged, and then it has no records.
     damage
         What was passed over so far.
+    end
+        Where the last whole record that was read ends.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -203,7 +205,7 @@ class RecordReader:
         self.damage: list[Damage] = []
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._fd).st_size
-        self._begin = self._read_file_header()
+        self._begin = self.end = self._read_file_header()
 
     def _read_file_header(self) -> int:
         """Where the first record begins."""
@@ -219,7 +221,15 @@ class RecordReader:
         return self._size
 
     def __iter__(self) -> Iterator[Record]:
-        offset, lost = self._begin, -1
+        return self.after(0)
+
+    def after(self, offset: int) -> Iterator[Record]:
+        """The records that begin at `offset` or later; it must not be inside of one.
+
+        `end` is where the last whole one ends: where to go on when the file has grown.
+        """
+        offset, lost = max(offset, self._begin), -1
+        self.end = offset
         reason = ""
         while offset < self._size:
             record, end, trouble = self._read_record(offset)
@@ -232,6 +242,7 @@ class RecordReader:
             if lost >= 0:
                 self.damage.append(Damage(lost, offset - lost, reason))
                 lost = -1
+            self.end = end
             yield record
             offset = end
         if lost >= 0:
