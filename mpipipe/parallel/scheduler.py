@@ -82,7 +82,8 @@ class Scheduler:
             raise ValueError(f"task id {twice} occurs twice")
         self._state = bytearray(len(order))
         self._attempts: dict[int, int] = {}  # place -> number of attempts handed out
-        self._failures: dict[int, int] = {}  # place -> attempts that ended badly
+        # (place, kind) -> attempts that ended badly in this way
+        self._failures: dict[tuple[int, OutcomeKind], int] = {}
         self._workers: dict[int, _Worker] = {}
         self._dry: dict[int, None] = {}  # workers that hold nothing, as an ordered set
         self._owner: dict[int, int] = {}  # affinity key -> worker
@@ -177,8 +178,11 @@ class Scheduler:
         self._dry.pop(worker, None)
         self._disown(state)
         actions: list[Action] = []
-        for place, attempt in state.held.items():
-            actions += self._settle(place, attempt, OutcomeKind.LOST, worker)
+        for nth, (place, attempt) in enumerate(state.held.items()):
+            if nth == 0:
+                actions += self._settle(place, attempt, OutcomeKind.LOST, worker)
+            else:  # it had not begun, so it is not to blame
+                self._wait_again(place)
         return actions + self._feed_idle()
 
     def on_drain(self) -> list[Action]:
@@ -211,8 +215,10 @@ class Scheduler:
     def _settle(self, place: int, attempt: int, kind: OutcomeKind, worker: int) -> list[Action]:
         """End a task that was held, or let it wait for another attempt."""
         if kind in RETRYABLE:
-            self._failures[place] = self._failures.get(place, 0) + 1
-            if self._failures[place] < self.policy.attempts.get(kind, 1):
+            # By kind: a task whose rank was killed has not failed.
+            n_failures = self._failures.get((place, kind), 0) + 1
+            self._failures[place, kind] = n_failures
+            if n_failures < self.policy.attempts.get(kind, 1):
                 self._wait_again(place)
                 return []
         self._state[place] = _ENDED

@@ -162,7 +162,7 @@ class Policy:
     Attributes
     ----------
     attempts
-        Most attempts at a task whose last outcome was of this kind; 1 for kinds that are absent.
+        Most attempts at a task that end in this way; 1 for kinds that are absent.
     prefetch
         Tasks that a rank holds: one runs, the rest wait beside it.
     prefetch_s, batch
