@@ -56,6 +56,7 @@ class Master:
         self._workers = list(range(self._world.size))
         self._unheard = set(self._workers)
         self._held: dict[int, list[tuple[int, int]]] = {}
+        self._early: list[tuple[int, Tag, np.ndarray]] = []
         self._pulse = Pulse(self._workers[1:], silence_s)
         self._texts: dict[tuple[int, int, int], np.ndarray] = {}
         self._since: dict[int, tuple[tuple[int, int], float]] = {}
@@ -75,6 +76,10 @@ class Master:
             return
         if tag == Tag.HELLO and records["epoch"][0] == self._epoch:
             self._on_hello(source, records)
+            return
+        if not self._is_open and tag in (Tag.OUTCOME, Tag.GIVEN_BACK):
+            # About what a worker holds; the scheduler learns of that when all have told.
+            self._early.append((source, tag, records))
             return
         for record in records:
             if record["epoch"] != self._epoch:
@@ -150,6 +155,9 @@ class Master:
         if not self._unheard and not self._is_open:
             self._is_open = True
             self._perform(self._scheduler.on_join(self._workers, self._held), None)
+            early, self._early = self._early, []
+            for source, tag, records in early:
+                self.handle(source, tag, records)
 
     def _look_after_workers(self) -> None:
         """Give a sign of life; have workers that give none killed."""

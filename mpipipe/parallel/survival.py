@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_REBUILDS = 20
-"""A step that was tried this often on survivors is not hindered by losses, but by a defect."""
+MOST_IN_VAIN = 5
+"""So often in a row a step may fail without the loss of a rank; then it is a defect."""
 
 
 class RankLostError(Exception):
@@ -60,7 +60,8 @@ def step(world: World, function: Callable[[], T], name: str = "agree") -> T:
         return function()
     world.in_step = True
     try:
-        for _ in range(MOST_REBUILDS):
+        n_in_vain = 0
+        while n_in_vain < MOST_IN_VAIN:
             failure: AgreedError | None = None
             value: T
             ok = True
@@ -75,7 +76,9 @@ def step(world: World, function: Callable[[], T], name: str = "agree") -> T:
                 if failure is not None:
                     raise failure
                 return value
+            before = world.size
             _go_on_without(world)
+            n_in_vain = n_in_vain + 1 if world.size == before else 0
     finally:
         world.in_step = False
     world.abort("the ranks come to no agreement, though none is lost any more", code=75)

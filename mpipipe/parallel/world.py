@@ -19,7 +19,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from mpipipe.data.errors import MpipipeError
 from mpipipe.parallel import injection, leftovers, watch
+from mpipipe.parallel.launcher import Launcher, detect_launcher
 from mpipipe.parallel.survival import RankLostError, step
 from mpipipe.parallel.watch import Peer
 from mpipipe.trace import log
@@ -36,39 +36,13 @@ T = TypeVar("T")
 FINALIZE_TIMEOUT_S = 60.0
 """After this time in MPI_Finalize the process leaves without it."""
 
+START_TIMEOUT_S = 300.0
+"""After this time in MPI_Init the process ends: a rank was lost before it could be survived."""
+
 RESUME_ME = 75
 """Exit code of ranks that can not go on, while another start can."""
 
 _MAX_PAUSE_S = 0.001
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """What started this process: its name, and the number of ranks it promised if it said so."""
-
-    name: str
-    size: int | None
-
-
-def detect_launcher(environ: Mapping[str, str]) -> Launcher | None:
-    """Find out from the environment whether an MPI launcher started this process.
-
-    Slurm counts only with a step of several tasks (`srun -n 2`): inside `sbatch` or `salloc` a
-    plain command is one process although SLURM_NTASKS is set.
-    """
-    for name, key in (
-        ("mpirun (Open MPI)", "OMPI_COMM_WORLD_SIZE"),
-        ("mpiexec (PMI)", "PMI_SIZE"),
-        ("mpiexec (MVAPICH)", "MV2_COMM_WORLD_SIZE"),
-    ):
-        if environ.get(key, "").isdecimal():
-            return Launcher(name, int(environ[key]))
-    n_tasks = environ.get("SLURM_STEP_NUM_TASKS", "")
-    if "SLURM_PROCID" in environ and n_tasks.isdecimal() and int(n_tasks) > 1:
-        return Launcher("srun", int(n_tasks))
-    if "PMIX_RANK" in environ or "PMI_RANK" in environ or "PALS_RANKID" in environ:
-        return Launcher("a PMI launcher", None)
-    return None
 
 
 class World:
@@ -124,6 +98,7 @@ class World:
         self.can_survive = False
         self.generation = 0
         self.n_lost = 0
+        self._size_at_start = size
         self.in_step = False
         self.left_badly = False
         self.id = f"{self.host} {self.pid}"
@@ -149,7 +124,10 @@ class World:
         mpi = _import_mpi(launcher)
         must_finalize = not mpi.Is_initialized()
         if must_finalize:
+            # Under ULFM nobody ends the job when a rank dies before this, and the others wait.
+            faulthandler.dump_traceback_later(START_TIMEOUT_S, exit=True)
             mpi.Init_thread(mpi.THREAD_FUNNELED)
+            faulthandler.cancel_dump_traceback_later()
         size = mpi.COMM_WORLD.Get_size()
         if launcher.size is not None and launcher.size != size:
             reason = f"{launcher.name} promised {launcher.size} ranks, but MPI has made {size}"
@@ -357,12 +335,10 @@ class World:
     def rebuild(self) -> None:
         """Go on with the ranks that live. Collective among them."""
         injection.here("shrink")
-        before = len(self.members)
         # The old communicator is left as it is: requests that never end may hang on it.
         self._abandoned.append(self.comm)
         self._adopt(self._shrunk())
         self.generation += 1
-        self.n_lost += before - self.size
 
     def _shrunk(self) -> Any:
         """A communicator of those that live, on which all of them agree."""
@@ -390,6 +366,7 @@ class World:
         peers = dict(zip(self.members, self.peers, strict=False))
         known = len(peers) == len(self.members)
         self.comm, self.rank, self.size, self.members = comm, comm.Get_rank(), size, members
+        self.n_lost = self._size_at_start - size
         if known:  # they are acquainted
             self.peers = tuple(peers[member] for member in members)
         world.Free()
@@ -444,7 +421,7 @@ class World:
         # A peer that has died in between must not keep us here: this watchdog needs no GIL.
         faulthandler.dump_traceback_later(FINALIZE_TIMEOUT_S, exit=True)
         try:
-            if not self.n_lost:
+            if not self.can_survive:  # it would be a collective call more
                 self.comm.Free()
             self.comm = None
             if self._must_finalize:
