@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def rank_environment() -> dict[str, str]:
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     """A function ``mpirun(ranks, python_arguments, seconds=60)`` that gives the ended process.
 
-    It ends the whole session at the limit, so that no hung rank outlives a test.
+    `options` are mpirun's, `environment` is added to the ranks'. It ends the whole session at
+    the limit, so that no hung rank outlives a test.
     """
     own = Path(sys.executable).with_name("mpirun")
     launcher = str(own) if own.exists() else shutil.which("mpirun")
@@ -71,10 +73,15 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     pytest.importorskip("mpi4py")
 
     def start(
-        ranks: int, arguments: Sequence[str | Path], seconds: float = 60, **options: Any
+        ranks: int,
+        arguments: Sequence[str | Path],
+        seconds: float = 60,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        **popen: Any,
     ) -> subprocess.CompletedProcess[str]:
-        command = [launcher, "-n", str(ranks), sys.executable, *map(str, arguments)]
-        options = {"env": rank_environment(), **options}
+        command = [launcher, *options, "-n", str(ranks), sys.executable, *map(str, arguments)]
+        popen = {"env": rank_environment() | dict(environment or {}), **popen}
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -82,7 +89,7 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            **options,
+            **popen,
         ) as process:
             try:
                 out, err = process.communicate(timeout=seconds)
@@ -95,6 +102,18 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def mpirun_version() -> tuple[int, ...]:
+    """The version of Open MPI's mpirun beside python; (0,) for another launcher or none."""
+    own = Path(sys.executable).with_name("mpirun")
+    launcher = str(own) if own.exists() else shutil.which("mpirun")
+    if launcher is None:
+        return (0,)
+    done = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"Open MPI\)? (\d+)\.(\d+)", done.stdout)
+    return tuple(map(int, found.groups())) if found else (0,)
 
 
 def end_session(session: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,9 +81,15 @@ def _carry_out(
         raise typer.Exit(Exit.COULD_NOT_RUN) from error
     if result.is_master:
         _report(result, layout, as_json=as_json)
+    code = Exit.WITH_FAILURES if result.has_failures else Exit.DONE
     if result.interrupted:
-        raise typer.Exit(Exit.RESUME_ME)
-    raise typer.Exit(Exit.WITH_FAILURES if result.has_failures else Exit.DONE)
+        code = Exit.RESUME_ME
+    if result.left_badly or result.n_lost:
+        # What libraries do at the exit of a process may stumble over ranks that are gone.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
@@ -93,6 +101,7 @@ def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
             "resumed": result.n_resumed,
             "products": result.n_products,
             "was_done": result.was_done,
+            "lost_ranks": result.n_lost,
         }
         typer.echo(json.dumps(facts))
         return
@@ -102,6 +111,8 @@ def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
         return
     if result.n_resumed:
         typer.echo(f"{result.n_resumed} tasks were done already and taken over")
+    if result.n_lost:
+        typer.echo(f"{result.n_lost} ranks were lost on the way; the others did their tasks")
     if result.interrupted:
         typer.echo(f"interrupted; go on with: --resume {layout.root}")
         return

@@ -41,6 +41,9 @@ def run(
     from them before the visits are touched. Products of a visit and CCD: calexp (image, mask,
     variance), bkgd, and their rows in catalogs/src.h5, snapsrc.h5 and sdqa.h5.
 
+    Under `mpirun --with-ft ulfm --mca async_mpi_finalize 1` (Open MPI 5) the run survives the
+    loss of any rank; under other launchers go on with --resume after one.
+
     Exit codes: 0 all done; 3 done, but some tasks failed or had bad data; 1 could not run;
     75 interrupted after committing (go on with --resume).
 
@@ -48,6 +51,7 @@ def run(
     Examples:
       mpipipe run RAW -o RUN
       mpirun -n 8 mpipipe run RAW -o RUN --calibs CALIBS --set cs.reject.enabled=false
+      mpirun --with-ft ulfm --mca async_mpi_finalize 1 -n 8 mpipipe run RAW -o RUN
       mpirun -n 4 mpipipe run --resume RUN
     """
     from mpipipe.cli import drive

@@ -37,7 +37,15 @@ class Running:
 
 
 class Executor(ABC):
-    """Runs one task at a time for a rank. None of the calls waits for a task except `wait`."""
+    """Runs one task at a time for a rank. None of the calls waits for a task except `wait`.
+
+    Attributes
+    ----------
+    blocks
+        Whether `poll` takes as long as a task does after all.
+    """
+
+    blocks = False
 
     def __init__(self) -> None:
         self.running: Running | None = None
@@ -226,7 +234,7 @@ class ProcessExecutor(Executor):
 class InProcessExecutor(Executor):
     """Runs tasks in the same process: for a debugger, and where there is no fork.
 
-    A task that ends the process ends the rank, and there are no deadlines.
+    A task that ends the process ends the rank, and there are no deadlines. `poll` runs the task.
 
     Parameters
     ----------
@@ -242,6 +250,7 @@ class InProcessExecutor(Executor):
         on_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         super().__init__()
+        self.blocks = True
         self._program = Program(execute, prepare)
         self._on_error = on_error
 

@@ -10,7 +10,15 @@ from mpipipe.parallel import phase as phases
 from mpipipe.parallel.executor import Executor, InProcessExecutor, ProcessExecutor
 from mpipipe.parallel.progress import Progress
 from mpipipe.parallel.signals import StopRequest, listen_for_stop
-from mpipipe.parallel.tasks import Commit, Execute, PhaseReport, Policy, Prepare, TaskSpec
+from mpipipe.parallel.tasks import (
+    Commit,
+    Committed,
+    Execute,
+    PhaseReport,
+    Policy,
+    Prepare,
+    TaskSpec,
+)
 from mpipipe.parallel.threads import count_threads
 from mpipipe.parallel.world import World
 from mpipipe.trace import events, log
@@ -33,6 +41,7 @@ class Ranks:
         *,
         context: bytes = b"",
         policy: Policy | None = None,
+        committed: Committed | None = None,
     ) -> PhaseReport:
         """`run_phase` with this world and executor. Collective."""
         return phases.run_phase(
@@ -44,6 +53,7 @@ class Ranks:
             progress,
             context=context,
             policy=policy,
+            committed=committed,
         )
 
 

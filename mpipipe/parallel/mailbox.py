@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from mpipipe.parallel import injection
 from mpipipe.parallel.messages import Tag, decode
+from mpipipe.parallel.survival import RankLostError
 from mpipipe.parallel.world import World
 
 
 class Mailbox:
-    """One rank's messages."""
+    """One rank's messages, as long as the world stays as it is."""
 
     def __init__(self, world: World) -> None:
+        self.world = world
         self._rank = world.rank
         self._comm = world.comm if world.size > 1 else None
         self._to_self: deque[tuple[Tag, np.ndarray]] = deque()
@@ -33,11 +36,22 @@ class Mailbox:
             self._to_self.append((tag, message))
             return
         assert self._comm is not None
+        injection.here("send")
         buffer = message.view(np.uint8)
-        self._sending.append((self._comm.Isend(buffer, dest=rank, tag=tag), buffer))
+        try:
+            self._sending.append((self._comm.Isend(buffer, dest=rank, tag=tag), buffer))
+        except self.world.mpi_error as error:
+            self._only_lost(error)
 
     def collect(self, limit: int = 256) -> list[tuple[int, Tag, np.ndarray]]:
-        """Messages that have come, as (rank, tag, records), at most `limit` of them."""
+        """Messages that have come, as (rank, tag, records), at most `limit` of them.
+
+        Raises
+        ------
+        RankLostError
+            If a rank was lost of which this one has not heard yet (`World.acknowledge`), or the
+            communicator was given up, and no message is left to be taken before.
+        """
         found = []
         while self._to_self:
             tag, message = self._to_self.popleft()
@@ -45,11 +59,16 @@ class Mailbox:
         if self._comm is None:
             return found
         self.all_sent()
-        while len(found) < limit and self._comm.Iprobe(status=self._status):
-            raw = np.empty(self._status.count, dtype=np.uint8)
-            source, tag = self._status.source, Tag(self._status.tag)
-            self._comm.Recv(raw, source=source, tag=tag)
-            found.append((source, tag, decode(tag, raw)))
+        try:
+            while len(found) < limit and self._comm.Iprobe(status=self._status):
+                raw = np.empty(self._status.count, dtype=np.uint8)
+                source, tag = self._status.source, Tag(self._status.tag)
+                self._comm.Recv(raw, source=source, tag=tag)
+                found.append((source, tag, decode(tag, raw)))
+        except self.world.mpi_error as error:
+            if not found:  # else it will be met again at once
+                raise self.world.translate(error) from error
+            self._only_lost(error)
         return found
 
     @property
@@ -59,6 +78,17 @@ class Mailbox:
 
     def all_sent(self) -> bool:
         """Whether all that was posted to others is on its way."""
-        while self._sending and self._sending[0][0].Test():
+        while self._sending:
+            try:
+                if not self._sending[0][0].Test():
+                    break
+            except self.world.mpi_error as error:
+                self._only_lost(error)
             self._sending.popleft()
         return not self._sending
+
+    def _only_lost(self, error: BaseException) -> None:
+        """Pass over the loss of a rank, which receiving meets, too; nothing else."""
+        found = self.world.translate(error)
+        if not isinstance(found, RankLostError):
+            raise found from error

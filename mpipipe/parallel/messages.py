@@ -6,7 +6,7 @@ comes late into the next phase is known as stale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -37,10 +37,22 @@ class Tag(IntEnum):
     """Worker to master, after DRAIN: nothing is held any more (`LEVEL`)."""
     ASK_STOP = 7
     """Worker to master: this rank was asked to stop (`LEVEL`; 2: at once)."""
+    HELLO = 8
+    """Worker to master, first of all: what it holds already (`HELLO`, up to `BATCH`, the last
+    message with `more` 0; task id -1 if nothing)."""
+    BEAT = 9
+    """Worker to master: a sign of life (`LEVEL`)."""
+    PULSE = 10
+    """Master to worker: a sign of life (`LEVEL`)."""
+    KILL = 11
+    """Master to worker: kill this silent rank beside you (`LEVEL`)."""
 
 
 ASSIGN = np.dtype([("epoch", "i4"), ("attempt", "i4"), ("task_id", "i8")])
 LEVEL = np.dtype([("epoch", "i4"), ("level", "i4")])
+HELLO = np.dtype(
+    [("epoch", "i4"), ("attempt", "i4"), ("task_id", "i8"), ("more", "i4"), ("drain", "i4")]
+)
 OUTCOME = np.dtype(
     [
         ("epoch", "i4"),
@@ -55,7 +67,7 @@ OUTCOME = np.dtype(
 )
 TEXT = np.dtype([("epoch", "i4"), ("attempt", "i4"), ("task_id", "i8")])
 
-TO_WORKER = frozenset({Tag.ASSIGN, Tag.DRAIN, Tag.STOP})
+TO_WORKER = frozenset({Tag.ASSIGN, Tag.DRAIN, Tag.STOP, Tag.PULSE, Tag.KILL})
 
 _DTYPES = {
     Tag.ASSIGN: ASSIGN,
@@ -64,6 +76,10 @@ _DTYPES = {
     Tag.OUTCOME: OUTCOME,
     Tag.GIVEN_BACK: LEVEL,
     Tag.ASK_STOP: LEVEL,
+    Tag.HELLO: HELLO,
+    Tag.BEAT: LEVEL,
+    Tag.PULSE: LEVEL,
+    Tag.KILL: LEVEL,
 }
 
 
@@ -73,8 +89,19 @@ def assign(epoch: int, tasks: Iterable[tuple[int, int]]) -> np.ndarray:
 
 
 def level(epoch: int, value: int) -> np.ndarray:
-    """A message that is one number: DRAIN, STOP, GIVEN_BACK, ASK_STOP."""
+    """A message that is one number: DRAIN, STOP, GIVEN_BACK, ASK_STOP, BEAT, PULSE, KILL."""
     return np.array([(epoch, value)], dtype=LEVEL)
+
+
+def hello(epoch: int, held: Sequence[tuple[int, int]], drain: int) -> list[np.ndarray]:
+    """HELLO messages of a rank that holds these (task id, attempt), drained to this level."""
+    found = []
+    for first in range(0, max(len(held), 1), BATCH):
+        batch = held[first : first + BATCH] or [(-1, 0)]
+        more = int(first + BATCH < len(held))
+        rows = [(epoch, attempt, task_id, more, drain) for task_id, attempt in batch]
+        found.append(np.array(rows, dtype=HELLO))
+    return found
 
 
 def outcome(epoch: int, result: TaskResult) -> np.ndarray:

@@ -43,6 +43,9 @@ class Progress:
     def retried(self, summary: TaskSummary) -> None:
         """An attempt has failed, and there will be another."""
 
+    def rank_lost(self, rank: int, n_held: int) -> None:
+        """A rank has died that held so many tasks, which are done again."""
+
     def draining(self, level: int, n_running: int) -> None:
         """The phase was asked to stop: 1 after the running tasks, 2 at once."""
 
@@ -152,6 +155,10 @@ class LineProgress(Progress):
     def retried(self, summary: TaskSummary) -> None:
         """Count."""
         self.n_retried += 1
+
+    def rank_lost(self, rank: int, n_held: int) -> None:
+        """Say so."""
+        self._say(f"{self.phase}: rank {rank} was lost; {n_held} tasks are handed out again")
 
     def draining(self, level: int, n_running: int) -> None:
         """Say that the wish to stop was heard."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from typing import Any, NamedTuple
@@ -186,7 +186,8 @@ class Scheduler:
         self._places = _Places(ids)
         self._state = bytearray(n_tasks)
         self._attempts = array("i", bytes(4 * n_tasks))  # attempts handed out, by place
-        self._failures: dict[int, int] = {}  # place -> attempts that ended badly
+        # (place, kind) -> attempts that ended badly in this way
+        self._failures: dict[tuple[int, OutcomeKind], int] = {}
         self._workers: dict[int, _Worker] = {}
         self._idle: deque[int] = deque()  # workers that may hold nothing, the longest idle first
         self._owner: dict[int, int] = {}  # affinity key -> worker
@@ -219,11 +220,33 @@ class Scheduler:
 
     # -- events ----------------------------------------------------------------------------------
 
-    def on_join(self, workers: Iterable[int]) -> list[Action]:
-        """Workers have come; they get their first tasks, one each before a second."""
+    def on_committed(self, task_ids: Iterable[int]) -> list[int]:
+        """Tasks that were done under another master, before any worker has come."""
+        found = []
+        for task_id in task_ids:
+            place = self._places.of(task_id)
+            if place >= 0 and self._state[place] == _WAITING:
+                self._state[place] = _ENDED
+                self.n_waiting -= 1
+                self.n_ended += 1
+                found.append(task_id)
+        return found
+
+    def on_join(
+        self, workers: Iterable[int], held: Mapping[int, Sequence[tuple[int, int]]] | None = None
+    ) -> list[Action]:
+        """Workers have come; they get their first tasks, one each before a second.
+
+        Parameters
+        ----------
+        held
+            The (task id, attempt) that a worker has from another master and keeps.
+        """
         new = [worker for worker in workers if worker not in self._workers]
         for worker in new:
-            self._workers[worker] = _Worker()
+            self._workers[worker] = state = _Worker()
+            for task_id, attempt in (held or {}).get(worker, ()):
+                self._adopt(state, task_id, attempt)
         picked: dict[int, list[tuple[int, int]]] = {worker: [] for worker in new}
         for depth in range(1, self.policy.prefetch + 1):
             for worker in new:
@@ -263,8 +286,11 @@ class Scheduler:
             return []
         self._disown(state)
         actions: list[Action] = []
-        for place, attempt in state.held.items():
-            self._settle(place, attempt, OutcomeKind.LOST, worker, actions)
+        for nth, (place, attempt) in enumerate(state.held.items()):
+            if nth == 0:
+                self._settle(place, attempt, OutcomeKind.LOST, worker, actions)
+            else:  # it had not begun, so it is not to blame
+                self._wait_again(place)
         self._feed_idle(actions)
         return actions
 
@@ -289,13 +315,25 @@ class Scheduler:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _adopt(self, state: _Worker, task_id: int, attempt: int) -> None:
+        """Leave a task with the worker that has it; not if it has ended, or another has it."""
+        place = self._places.of(task_id)
+        if place >= 0 and self._state[place] == _WAITING:
+            state.held[place] = attempt
+            state.seconds += self._costs[place]
+            self._state[place] = _HELD
+            self._attempts[place] = max(attempt, self._attempts[place])
+            self.n_waiting -= 1
+
     def _settle(
         self, place: int, attempt: int, kind: OutcomeKind, worker: int, actions: list[Action]
     ) -> None:
         """End a task that was held, or let it wait for another attempt."""
         if _IS_RETRYABLE[kind]:
-            self._failures[place] = self._failures.get(place, 0) + 1
-            if self._failures[place] < self.policy.attempts.get(kind, 1):
+            # By kind: a task whose rank was killed has not failed.
+            n_failures = self._failures.get((place, kind), 0) + 1
+            self._failures[place, kind] = n_failures
+            if n_failures < self.policy.attempts.get(kind, 1):
                 self._wait_again(place)
                 return
         self._state[place] = _ENDED

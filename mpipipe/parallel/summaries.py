@@ -66,6 +66,16 @@ class SummaryTable:
             raise KeyError(task_id)
         return self.at(self._place(task_id))
 
+    def is_open(self, task_id: int) -> bool:
+        """Whether the task is one of these and has not ended."""
+        place = self._place(task_id)
+        return place >= 0 and bool(self.kinds[place] == NOT_ENDED)
+
+    def ended_ids(self) -> list[int]:
+        """Ids of the tasks that have ended, in the order of the tasks."""
+        found: list[int] = self._ids[self.kinds != NOT_ENDED].tolist()
+        return found
+
     def at(self, place: int) -> TaskSummary:
         """The summary of the task that stands there in the list of tasks."""
         return TaskSummary(

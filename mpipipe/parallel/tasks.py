@@ -10,6 +10,7 @@ from typing import Protocol, overload
 import numpy as np
 
 from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.parallel.watch import SILENCE_S
 
 NO_AFFINITY = -1
 
@@ -231,6 +232,10 @@ Prepare = Callable[[str, bytes], None]
 """``prepare(phase, context)``, called in the task process before its first task of a phase, and
 again in every replacement."""
 
+Committed = Callable[[], Mapping[int, Outcome]]
+"""What all ranks of this run have committed for good so far, dead ones included, by task id. A new
+master, or one that has lost a worker, asks it, in its MPI process."""
+
 Commit = Callable[[TaskResult], None]
 """Makes an attempt last, in the MPI process of the rank that ran it, before the master hears of
 it. Called for every attempt, whatever its outcome. If it raises, the attempt counts as failed."""
@@ -243,7 +248,7 @@ class Policy:
     Attributes
     ----------
     attempts
-        Most attempts at a task whose last outcome was of this kind; 1 for kinds that are absent.
+        Most attempts at a task that end in this way; 1 for kinds that are absent.
     prefetch
         Tasks that a rank holds: one runs, the rest wait beside it.
     prefetch_s, batch
@@ -251,6 +256,8 @@ class Policy:
         `batch` (at most `messages.BATCH`).
     grace_s
         Seconds that running tasks have to finish once the phase is asked to stop.
+    silence_s
+        Seconds without a sign of life after which a rank is killed and counts as lost.
     """
 
     attempts: dict[OutcomeKind, int] = field(
@@ -264,3 +271,4 @@ class Policy:
     prefetch_s: float = 0.02
     batch: int = 64
     grace_s: float = 20.0
+    silence_s: float = SILENCE_S

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from mpipipe.data.errors import MpipipeError
 from mpipipe.parallel.launch import Ranks, launch
+from mpipipe.parallel.survival import AgreedError
 from mpipipe.parallel.tasks import Execute
 from mpipipe.parallel.world import World
 
@@ -16,19 +17,16 @@ class FailedOnMasterError(MpipipeError):
     """Rank 0 has failed and says why; the other ranks end with it, silently."""
 
 
-class _AgreedError(Exception):
-    """An error that every rank knows of."""
-
-    def __init__(self, cause: MpipipeError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def on_master(world: World, function: Callable[[], int]) -> int:
+def on_master(world: World, function: Callable[[], int], name: str = "agree") -> int:
     """Call `function` on rank 0 and give its number to all. Collective, inside `together`.
 
-    An `MpipipeError` that it raises ends `together` on every rank.
+    An `MpipipeError` that it raises ends `together` on every rank. If rank 0 is lost meanwhile its
+    successor calls the function again.
     """
+    return world.step(lambda: _on_master(world, function), name)
+
+
+def _on_master(world: World, function: Callable[[], int]) -> int:
     failure: MpipipeError | None = None
     answer: bytes | None = None
     if world.is_master:
@@ -38,13 +36,13 @@ def on_master(world: World, function: Callable[[], int]) -> int:
             failure, answer = error, b""
     answer = world.broadcast(answer)
     if not answer:
-        raise _AgreedError(failure or FailedOnMasterError("rank 0 has ended the run"))
+        raise AgreedError(failure or FailedOnMasterError("rank 0 has ended the run"))
     return int(answer)
 
 
 def fail_together(error: MpipipeError) -> NoReturn:
     """End `together` with an error that every rank has met at the same place."""
-    raise _AgreedError(error) from error
+    raise AgreedError(error) from error
 
 
 @contextmanager
@@ -61,7 +59,7 @@ def together(execute: Execute) -> Iterator[Ranks]:
     with launch(execute) as ranks:
         try:
             yield ranks
-        except _AgreedError as error:
+        except AgreedError as error:
             failure = error.cause
     if failure is not None:
         raise failure

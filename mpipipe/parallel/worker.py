@@ -11,11 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from mpipipe.data.outcome import Outcome, OutcomeKind
-from mpipipe.parallel import messages
+from mpipipe.parallel import injection, messages
 from mpipipe.parallel.executor import Executor
 from mpipipe.parallel.mailbox import Mailbox
 from mpipipe.parallel.messages import Tag
 from mpipipe.parallel.tasks import Commit, TaskResult
+from mpipipe.parallel.watch import Pulse
 from mpipipe.trace import events
 
 MASTER = 0
@@ -32,13 +33,13 @@ class Worker:
 
     def __init__(
         self,
-        mailbox: Mailbox,
         epoch: int,
         executor: Executor,
         commit: Commit,
         deadlines: Mapping[int, float],
     ) -> None:
-        self._mailbox = mailbox
+        self._mailbox: Mailbox
+        self._pulse: Pulse
         self._epoch = epoch
         self._executor = executor
         self._commit = commit
@@ -51,6 +52,26 @@ class Worker:
         self.stopped = False
         self.interrupted = False
 
+    def begin(self, mailbox: Mailbox, silence_s: float) -> None:
+        """Introduce itself to a master, telling it what this rank holds already.
+
+        Parameters
+        ----------
+        silence_s
+            After that time without a word of the master it is killed.
+        """
+        self._mailbox = mailbox
+        others = [] if mailbox.world.rank == MASTER else [MASTER]
+        self._pulse = Pulse(others, silence_s)
+        self.stopped = self._given_back = False
+        self._asked_level = 0
+        held = list(self._queue)
+        if (running := self._executor.running) is not None:
+            held.insert(0, (running.task_id, running.attempt))
+        injection.here("hello")
+        for message in messages.hello(self._epoch, held, self._drain_level):
+            self._post(Tag.HELLO, message)
+
     @property
     def busy(self) -> bool:
         """Whether a task runs."""
@@ -58,6 +79,7 @@ class Worker:
 
     def handle(self, tag: Tag, records: np.ndarray) -> None:
         """Take a message of the master."""
+        self._pulse.heard(MASTER)
         if records["epoch"][0] != self._epoch:
             return
         if tag == Tag.ASSIGN:
@@ -69,6 +91,8 @@ class Worker:
         elif tag == Tag.STOP:
             self.stopped = True
             self.interrupted = bool(records["level"][0])
+        elif tag == Tag.KILL:
+            self._mailbox.world.kill(int(records["level"][0]))
 
     def step(self, stop_level: int) -> bool:
         """Do what can be done now, without waiting; whether anything was done.
@@ -81,6 +105,7 @@ class Worker:
         if stop_level > self._asked_level:
             self._asked_level = stop_level
             self._post(Tag.ASK_STOP, messages.level(self._epoch, stop_level))
+        self._look_after_master()
         result = self._executor.poll()
         started = self._start_next()
         if not self.busy and self._idle_since is None:
@@ -91,6 +116,16 @@ class Worker:
             self._given_back = True
             self._post(Tag.GIVEN_BACK, messages.level(self._epoch, 0))
         return started or result is not None
+
+    def _look_after_master(self) -> None:
+        """Give a sign of life; end a master that gives none."""
+        if self._pulse.must_beat():
+            self._post(Tag.BEAT, messages.level(self._epoch, 0))
+        world = self._mailbox.world
+        if self._pulse.silent() and world.ranks_beside(MASTER)[:1] == [world.rank]:
+            world.kill(MASTER)
+        if self._pulse.hopeless() is not None:
+            world.give_up(MASTER)
 
     def _start_next(self) -> bool:
         """Start the next task if none runs; before the last one is committed, which takes time."""
@@ -105,6 +140,7 @@ class Worker:
 
     def _finish(self, result: TaskResult) -> None:
         """Commit a result, then tell the master."""
+        injection.here("commit")
         events.set_task(result.task_id)
         try:
             self._commit(result)

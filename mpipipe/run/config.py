@@ -77,6 +77,11 @@ class SchedulingConfig(_Branch):
     memory_limit: float = Field(
         default=0.0, ge=0, description="GB of address space a task may use; 0: no limit"
     )
+    silence: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds after which a rank without a sign of life is killed (under ULFM)",
+    )
 
 
 class CalibsConfig(_Branch):

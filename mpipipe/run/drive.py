@@ -6,14 +6,19 @@ committed to the rank's record file before the master hears of it. When all phas
 the tables are published from the records in the order of tasks, so that they do not depend on
 who ran what, and the completion record is written last.
 
+Where MPI can survive it, any rank may die at any moment: everything here that all ranks do
+together is a step (`parallel.survival`), which the survivors do again, maybe with another rank 0.
+
 Bottlenecks: the plan is made by one process from the header index; publishing reads every record
 once; products are hashed by the tasks that write them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +32,7 @@ from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.progress import make_progress
 from mpipipe.parallel.tasks import PhaseReport, Policy, SpecTable, TaskResult
 from mpipipe.parallel.together import on_master, together
+from mpipipe.parallel.world import World
 from mpipipe.run.attempts import encode_attempt
 from mpipipe.run.completion import (
     Product,
@@ -40,12 +46,12 @@ from mpipipe.run.context import RunContext
 from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
 from mpipipe.run.halt import HaltWatch, beat, end_beat
-from mpipipe.run.ledger import FINAL, NO_OUTCOME, Ledger, write_outcomes
+from mpipipe.run.ledger import FINAL, NO_OUTCOME, Committed, Ledger, write_outcomes
 from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.publish import publish_tables
 from mpipipe.run.task import TaskTable
-from mpipipe.store.checksums import write_json_atomically
+from mpipipe.store.checksums import write_json_atomically, write_text_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter
 from mpipipe.trace import events, log
@@ -69,6 +75,10 @@ class RunResult:
         Files listed in the completion record.
     was_done
         Whether the run was complete before, and verified: nothing was done.
+    n_lost
+        Ranks that died on the way.
+    left_badly
+        Whether MPI could not be left in order: the process must leave by `os._exit`.
     """
 
     is_master: bool = True
@@ -77,6 +87,8 @@ class RunResult:
     n_resumed: int = 0
     n_products: int = 0
     was_done: bool = False
+    n_lost: int = 0
+    left_badly: bool = False
 
     @property
     def has_failures(self) -> bool:
@@ -105,13 +117,26 @@ def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = F
     """
     result = RunResult()
     with together(TaskRunner(layout)) as ranks:
-        result.is_master = ranks.world.is_master
+        world = ranks.world
+        _warn_of_losses(world, quiet=quiet)
         try:
             _drive(ranks, layout, make, result, quiet=quiet)
         finally:
-            if ranks.world.is_master:
+            result.is_master, result.n_lost = world.is_master, world.n_lost
+            if world.is_master:
                 end_beat(layout)
+    result.left_badly = world.left_badly
     return result
+
+
+def _warn_of_losses(world: World, *, quiet: bool) -> None:
+    """Say so where the loss of a rank ends the run."""
+    if world.size > 1 and world.is_master and not world.can_survive and not quiet:
+        text = (
+            "mpipipe: this MPI can not survive the loss of a rank (Open MPI 5 can: mpirun "
+            "--with-ft ulfm --mca async_mpi_finalize 1); after one, go on with --resume"
+        )
+        print(text, file=sys.stderr, flush=True)
 
 
 def _drive(
@@ -126,7 +151,7 @@ def _drive(
         _tell_of_done(layout, result)
         return
     incarnation = on_master(ranks.world, lambda: _begin(layout, make, ranks))
-    rank = ranks.world.rank
+    rank = ranks.world.original_rank
     path = str(log.log_path(layout.logs, rank))
     log.start(
         log.LogConfig(path, f"{layout.root.name}/{incarnation}", rank, terminal_level="ERROR")
@@ -134,6 +159,8 @@ def _drive(
     events.start(layout.trace / f"{incarnation:04d}", rank)
     context, plan = load_run(layout)
     ranks.stop.poll = HaltWatch(layout, incarnation, lambda: ranks.world.is_master)
+    ranks.world.limit_silence(context.config.scheduling.silence)
+    committed = Committed(layout, incarnation)
     ledger = Ledger.read(layout, plan)
     finished = ledger.usable()
     ledger.close()
@@ -143,16 +170,22 @@ def _drive(
             tasks = plan.in_phase(phase)
             earlier = finished[tasks.start : tasks.stop]
             specs = _specs(tasks, earlier, context)
-            report = _run_phase(ranks, phase, plan, specs, writer, context, quiet=quiet)
+            report = _run_phase(ranks, phase, plan, specs, writer, committed, context, quiet=quiet)
             result.outcomes[phase] = _counts(np.concatenate([report.kinds, earlier]))
             result.interrupted = report.interrupted
             if report.interrupted:
                 return
     ledger = Ledger.read(layout, plan)
-    names = publish_tables(ranks.world, layout, ledger, plan)
-    result.n_products = on_master(
-        ranks.world, lambda: _complete(layout, plan, ledger, names, result)
-    )
+    world = ranks.world
+    names = world.step(lambda: publish_tables(world, layout, ledger, plan))
+
+    def complete() -> int:
+        if world.n_lost or incarnation > 1:
+            _remove_torn(layout)
+        return _complete(layout, plan, ledger, names, result)
+
+    # A rank leaves only after the agreement that ends this: the record is there by then.
+    result.n_products = on_master(world, complete, "final")
 
 
 # -- the master's part ----------------------------------------------------------------------------
@@ -161,7 +194,7 @@ def _drive(
 def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> int:
     """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
-        make()
+        _make_once(layout, make, ranks.world)
     elif not layout.plan.exists():
         raise ConfigError(
             "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
@@ -182,6 +215,25 @@ def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> 
     write_json_atomically(layout.provenance(incarnation), facts)
     beat(layout)
     return incarnation
+
+
+def _make_once(layout: RunLayout, make: Callable[[], None], world: World) -> None:
+    """Make the plan, unless a rank 0 of these same ranks has made it and died."""
+    claim = layout.root / ".started-by"
+    if layout.plan.exists() and world.generation:
+        with contextlib.suppress(OSError):
+            if claim.read_text(encoding="utf-8") == world.id:
+                return
+    if not layout.plan.exists():
+        layout.create()
+        write_text_atomically(claim, world.id)
+    make()
+
+
+def _remove_torn(layout: RunLayout) -> None:
+    """Remove what processes that died were writing; nobody writes any more."""
+    for path in layout.root.rglob("*.part"):
+        path.unlink(missing_ok=True)
 
 
 def _is_done(layout: RunLayout) -> int:
@@ -229,6 +281,7 @@ def _run_phase(
     plan: Plan,
     specs: SpecTable,
     writer: RecordWriter,
+    committed: Committed,
     context: RunContext,
     *,
     quiet: bool,
@@ -246,9 +299,10 @@ def _run_phase(
             OutcomeKind.FAILED: min(2, attempts),
             OutcomeKind.TIMED_OUT: min(2, attempts),
             OutcomeKind.LOST: attempts,
-        }
+        },
+        silence_s=context.config.scheduling.silence,
     )
-    return ranks.run_phase(phase, specs, commit, progress, policy=policy)
+    return ranks.run_phase(phase, specs, commit, progress, policy=policy, committed=committed)
 
 
 def _specs(tasks: TaskTable, earlier: np.ndarray, context: RunContext) -> SpecTable:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mpipipe.data.errors import BadDataError
-from mpipipe.data.outcome import OutcomeKind
+from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.run.attempts import Attempt, decode_attempt
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.plan import Plan
@@ -23,6 +24,7 @@ FINAL = frozenset(
 """Outcomes that a later incarnation takes over as they are."""
 
 NO_OUTCOME = -1
+_PLAIN = {outcome: outcome for outcome in map(Outcome, OutcomeKind)}
 _MAX_OPEN = 64
 
 
@@ -129,6 +131,34 @@ class Ledger:
         """Close the files."""
         while self._open:
             self._open.popitem()[1].close()
+
+
+class Committed:
+    """What the ranks of this incarnation have committed so far; each call reads what is new.
+
+    Parameters
+    ----------
+    layout, incarnation
+        Whose record files to read.
+    """
+
+    def __init__(self, layout: RunLayout, incarnation: int) -> None:
+        self._folder = layout.record_file(incarnation, 0).parent
+        self._ends: dict[Path, int] = {}
+        self._found: dict[int, Outcome] = {}
+
+    def __call__(self) -> Mapping[int, Outcome]:
+        """Task id to outcome; a final one wins, of several the first that was found."""
+        for file in sorted(self._folder.glob("rank-*.records")):
+            with RecordReader(file) as reader:
+                for head in reader.heads(self._ends.get(file, 0)):
+                    held = self._found.get(head.task_id)
+                    if held is None or (held.kind not in FINAL and head.kind in FINAL):
+                        outcome = decode_attempt(head.meta).outcome
+                        # Equal ones are one object: most have nothing to tell.
+                        self._found[head.task_id] = _PLAIN.get(outcome, outcome)
+                self._ends[file] = reader.end
+        return self._found
 
 
 def write_outcomes(layout: RunLayout, plan: Plan, ledger: Ledger) -> None:

@@ -35,6 +35,10 @@ class _Combining(TypedDict):
     overscan: OverscanConfig
 
 
+_ORDER = ("bias", "gain", "dark", "flat")
+"""Phases that read the masters of those before them."""
+
+
 class _Bench:
     """What every task here works with: frames that could be read, notes, where masters lie."""
 
@@ -81,8 +85,12 @@ class _Bench:
         return found
 
     def masters(self) -> Masters:
-        """What earlier phases have built for this CCD."""
-        found = store.read_masters(self.folder, self.task.ccd, self.task.band)
+        """What earlier phases have built for this CCD.
+
+        Nothing else: when a task is done again, what it and later phases wrote may be there.
+        """
+        earlier = _ORDER[: _ORDER.index(self.task.phase)]
+        found = store.read_masters(self.folder, self.task.ccd, self.task.band, earlier)
         self.inputs.update({f"master {kind}": sha for kind, sha in found.checksums.items()})
         return found
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mpipipe.data.errors import MpipipeError, OutputError
 from mpipipe.data.schema import Schema
+from mpipipe.parallel import injection
 from mpipipe.parallel.together import fail_together, on_master
 from mpipipe.parallel.world import World
 from mpipipe.run.ledger import Ledger
@@ -18,7 +19,7 @@ from mpipipe.store.layout import RunLayout
 
 
 def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) -> list[str]:
-    """Publish every table that the plan's phases give. Collective.
+    """Publish every table that the plan's phases give. Collective; can be done again.
 
     Each rank takes an equal share of the tasks, whoever ran them, so tables do not depend on
     the number of ranks or on what happened on the way.
@@ -32,6 +33,7 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
     share = ledger.task_ids()[world.rank :: world.size]
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     for name in sorted(schemas):
+        injection.here("publish")
         rows = _rows(ledger, share, schemas[name])
         try:
             publish_catalogue(world, layout.catalogue(name), schemas[name], rows)

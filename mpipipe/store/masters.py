@@ -7,7 +7,7 @@ input. Headers hold only what follows from the content.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -220,8 +220,10 @@ def _check(master: MasterFrame, path: Path | str) -> None:
         raise BadDataError(problem, file=path, way_out=_WAY_OUT)
 
 
-def read_masters(folder: Path | str, detector: str, band: str) -> Masters:
-    """All masters of a CCD and band that exist in a folder; none is no error.
+def read_masters(
+    folder: Path | str, detector: str, band: str, kinds: Collection[str] | None = None
+) -> Masters:
+    """All masters of a CCD and band (of these kinds) that exist in a folder; none is no error.
 
     Raises
     ------
@@ -230,6 +232,8 @@ def read_masters(folder: Path | str, detector: str, band: str) -> Masters:
     """
     masters = Masters(band=band)
     for kind, path in find_masters(folder, detector, band).items():
+        if kinds is not None and kind not in kinds:
+            continue
         frame = read_master(path)
         expected = (kind, detector, band if kind == "flat" else "")
         if (frame.kind, frame.detector, frame.band) != expected:

@@ -226,6 +226,8 @@ class RecordReader:
         Of the file; empty if its header is damaged, and then it has no records.
     damage
         What was passed over so far.
+    end
+        Where the last whole record that was read ends.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -235,7 +237,7 @@ class RecordReader:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._fd).st_size
         self._window, self._window_begin = b"", 0
-        self._begin = self._read_file_header()
+        self._begin = self.end = self._read_file_header()
 
     def _read_file_header(self) -> int:
         """Where the first record begins."""
@@ -253,18 +255,26 @@ class RecordReader:
     def __iter__(self) -> Iterator[Record]:
         return (record for record in self._walk(self._read_record) if isinstance(record, Record))
 
-    def heads(self) -> Iterator[RecordHead]:
+    def heads(self, after: int = 0) -> Iterator[RecordHead]:
         """The records without their payloads, which are not read.
 
         A payload is checked when `at` reads it; one that is damaged has a head all the same.
+
+        Parameters
+        ----------
+        after
+            Only those that begin there or later; it must not be inside of a record. `end` is
+            where to go on when the file has grown.
         """
-        return (head for head in self._walk(self._read_head) if isinstance(head, RecordHead))
+        found = self._walk(self._read_head, after)
+        return (head for head in found if isinstance(head, RecordHead))
 
     def _walk(
-        self, read: Callable[[int], tuple[Record | RecordHead | None, int, str]]
+        self, read: Callable[[int], tuple[Record | RecordHead | None, int, str]], after: int = 0
     ) -> Iterator[Record | RecordHead]:
         """What `read` finds, record by record; what is between goes to `damage`."""
-        offset, lost = self._begin, -1
+        offset, lost = max(after, self._begin), -1
+        self.end = offset
         reason = ""
         while offset < self._size:
             record, end, trouble = read(offset)
@@ -277,6 +287,7 @@ class RecordReader:
             if lost >= 0:
                 self.damage.append(Damage(lost, offset - lost, reason))
                 lost = -1
+            self.end = end
             yield record
             offset = end
         if lost >= 0:

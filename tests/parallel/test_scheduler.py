@@ -259,6 +259,44 @@ def test_keys_of_a_lost_worker_are_free():
     assert {task % 2 for _, task, _ in found} == {0}
 
 
+def test_only_what_had_begun_is_to_blame():
+    """What merely waited beside a rank that died has not used up an attempt."""
+    policy = Policy(attempts={OutcomeKind.LOST: 2})
+    scheduler = Scheduler([TaskSpec(i) for i in range(2)], policy)
+    for worker in (0, 1):
+        scheduler.on_join([worker])
+        assert [task for task, _ in scheduler.held_by(worker)] == [0, 1]
+        actions = scheduler.on_lost(worker)
+    assert [(e.task_id, e.kind) for e in actions] == [(0, OutcomeKind.LOST)]
+    assert assigned(scheduler.on_join([2]))[0][:2] == (2, 1)
+
+
+def test_losses_and_failures_are_counted_apart():
+    scheduler = Scheduler(
+        [TaskSpec(0)], Policy(attempts={OutcomeKind.FAILED: 2, OutcomeKind.LOST: 2})
+    )
+    scheduler.on_join([0])
+    scheduler.on_lost(0)
+    scheduler.on_join([1])
+    assert assigned(scheduler.on_outcome(1, 0, 2, OutcomeKind.FAILED)) == [(1, 0, 3)]
+    assert ended(scheduler.on_outcome(1, 0, 3, OutcomeKind.FAILED))
+
+
+def test_another_master_goes_on():
+    """Done tasks are done, and workers keep what they hold."""
+    scheduler = Scheduler([TaskSpec(i) for i in range(6)], Policy(prefetch=2))
+    assert scheduler.on_committed([0, 5, 99]) == [0, 5]
+    held = {0: [(2, 3)], 1: [(2, 1), (0, 1), (4, 1)]}
+    actions = scheduler.on_join([0, 1], held)
+    assert sorted(assigned(actions)) == [(0, 1, 1), (1, 3, 1)]
+    assert scheduler.held_by(0)[0] == (2, 3)
+    assert scheduler.on_outcome(1, 2, 1, OutcomeKind.DONE) == []
+    assert scheduler.on_outcome(0, 2, 2, OutcomeKind.DONE) == []
+    for worker, task, attempt in ((0, 2, 3), (0, 1, 1), (1, 4, 1), (1, 3, 1)):
+        assert scheduler.on_outcome(worker, task, attempt, OutcomeKind.DONE)
+    assert scheduler.finished and scheduler.n_ended == 6
+
+
 def test_ids_must_differ():
     with pytest.raises(ValueError, match="task id 4 occurs twice"):
         Scheduler([TaskSpec(4), TaskSpec(5), TaskSpec(4)])

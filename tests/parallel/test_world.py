@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from mpipipe.data.errors import MpipipeError
-from mpipipe.parallel.world import World, detect_launcher
+from mpipipe.parallel.launcher import detect_launcher
+from mpipipe.parallel.world import World
 
 
 @pytest.mark.parametrize(
