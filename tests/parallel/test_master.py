@@ -9,6 +9,7 @@ from mpipipe.parallel import messages
 from mpipipe.parallel.master import Master
 from mpipipe.parallel.messages import Tag
 from mpipipe.parallel.progress import Progress
+from mpipipe.parallel.summaries import SummaryTable
 from mpipipe.parallel.tasks import Policy, TaskResult, TaskSpec
 from mpipipe.parallel.world import World
 
@@ -35,13 +36,12 @@ class Post:
         ]
 
 
-def make(n_ranks, n_tasks, committed=None, ended=None):
+def make(n_ranks, n_tasks, committed=None):
     post = Post(n_ranks)
     tasks = [TaskSpec(i) for i in range(n_tasks)]
     policy = Policy(prefetch=1)
-    master = Master(
-        post, EPOCH, tasks, policy, math.inf, Progress(), committed, {} if ended is None else ended
-    )
+    ended = SummaryTable(tasks)
+    master = Master(post, EPOCH, tasks, policy, math.inf, Progress(), committed, ended)
     return post, master
 
 
@@ -77,7 +77,7 @@ def test_an_outcome_may_come_before_the_last_hello():
     outcome(master, 1, 1)
     master.step()
     assert [tag for _, tag, _ in post.posted][-2:] == [Tag.STOP, Tag.STOP]
-    assert {s.outcome.kind for s in master.summaries.values()} == {OutcomeKind.DONE}
+    assert {s.outcome.kind for s in master.summaries.in_order()} == {OutcomeKind.DONE}
 
 
 def test_one_that_dies_before_its_hello_is_not_waited_for():
