@@ -73,6 +73,10 @@ class Executor(ABC):
         """End the running task without a result."""
 
     @abstractmethod
+    def guard(self, silence_s: float) -> None:
+        """From now on, have this rank's MPI process ended if it is stopped for so long."""
+
+    @abstractmethod
     def close(self) -> None:
         """End everything that was started."""
 
@@ -147,6 +151,10 @@ class ProcessExecutor(Executor):
         if self.running is not None:
             self.running = None
             self._replace()
+
+    def guard(self, silence_s: float) -> None:
+        """From now on, have this rank's MPI process ended if it is stopped for so long."""
+        self._zygote.guard(silence_s)
 
     def close(self) -> None:
         """End task process and zygote."""
@@ -290,6 +298,9 @@ class InProcessExecutor(Executor):
     def drop(self) -> None:
         """Forget the task that was submitted."""
         self.running = None
+
+    def guard(self, silence_s: float) -> None:
+        """There is nobody to do it."""
 
     def close(self) -> None:
         """Nothing was started."""

@@ -101,6 +101,8 @@ def launch(
                         n_threads,
                     )
                 yield Ranks(world, executor, stop)
+                if world.can_survive:
+                    executor.guard(world.silence_s)
         finally:
             executor.close()
             events.flush()

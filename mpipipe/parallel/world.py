@@ -73,6 +73,8 @@ class World:
         Whether a `step` is going on.
     id
         Names this start of the ranks, the same on all.
+    silence_s
+        How long a rank may be stopped before it is killed.
     left_badly
         Whether MPI_Finalize failed: leave by `os._exit`.
     mpi_error
@@ -104,6 +106,7 @@ class World:
         self.id = f"{self.host} {self.pid}"
         self.mpi_error: type[BaseException] | tuple[()] = ()
         self._mpi: Any = None
+        self.silence_s = watch.SILENCE_S
         self._watch: watch.Watch | None = None
         self._abandoned: list[Any] = []
         self._must_finalize = False
@@ -179,6 +182,7 @@ class World:
 
     def limit_silence(self, seconds: float) -> None:
         """Kill a stopped rank on this host after that many seconds."""
+        self.silence_s = seconds
         if self._watch is not None:
             self._watch.silence_s = seconds
 

@@ -6,7 +6,8 @@ process would take a second; a fork of the zygote, with all stages imported, tak
 The two talk over a socket: the MPI process writes one byte (`_KILL` or `_DUMP_AND_KILL`: what to
 do with the task process that is there), the zygote answers with how that one ended, and passes the
 socket of its successor. Nothing is left behind: zygote and task process ask the kernel to be
-killed when their parent dies.
+killed when their parent dies. At the very end, when the other ranks on the host are gone or going,
+the zygote looks whether its own MPI process is stopped for long (`_GUARD`), and ends it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import faulthandler
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -28,10 +30,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mpipipe.data.errors import MpipipeError
+from mpipipe.parallel import watch
 from mpipipe.parallel.signals import STOP_SIGNALS
 
 _ANSWER = struct.Struct("<iiqI")
-_KILL, _DUMP_AND_KILL = b"K", b"D"
+_KILL, _DUMP_AND_KILL, _GUARD = b"K", b"D", b"G"
+_SECONDS = struct.Struct("<d")
 _MAX_DUMP = 16384
 _ANSWER_TIMEOUT_S = 30.0
 _REAP_TIMEOUT_S = 1.0
@@ -129,6 +133,14 @@ class Zygote:
         ending = Ending(status if has_status else None, peak, text.decode(errors="replace"))
         return socket.socket(fileno=fds[0]), ending
 
+    def guard(self, silence_s: float) -> None:
+        """From now on, end this MPI process if it is stopped for so many seconds.
+
+        For the way out of MPI, where no other rank is left to do it.
+        """
+        with contextlib.suppress(OSError):
+            self._control.sendall(_GUARD + _SECONDS.pack(silence_s))
+
     def close(self) -> None:
         """End zygote and task process, and wait for them."""
         self._control.close()
@@ -144,12 +156,17 @@ class _Nursery:
         self._serve = serve
         self._memory_limit = memory_limit
         self._child = 0
+        self._parent = watch.introduce("", os.getppid())
+        self._guard_s: float | None = None
         self._dump_fd = os.memfd_create("mpipipe-dump")
 
     def run(self) -> None:
         """Answer until the MPI process closes the connection."""
         try:
-            while order := self._control.recv(1):
+            while order := self._next_order():
+                if order == _GUARD:
+                    self._guard_s = _SECONDS.unpack(self._control.recv(_SECONDS.size))[0]
+                    continue
                 has_status, status, peak, dump = self._end_child(order == _DUMP_AND_KILL)
                 head = _ANSWER.pack(has_status, status, peak, len(dump))
                 try:
@@ -162,6 +179,19 @@ class _Nursery:
                 self._control.sendall(dump)
         finally:
             self._end_child(False)
+
+    def _next_order(self) -> bytes:
+        """Wait for an order; meanwhile look after the MPI process if that was asked for."""
+        begun = time.monotonic()
+        while self._guard_s is not None:
+            pause = min(1.0, self._guard_s / 4)
+            if select.select([self._control], [], [], pause)[0]:
+                break
+            if watch.state_of(self._parent) != "T":
+                begun = time.monotonic()
+            elif time.monotonic() - begun > self._guard_s:
+                watch.kill(self._parent)
+        return self._control.recv(1)
 
     def _end_child(self, dump: bool) -> tuple[int, int, int, bytes]:
         """Kill and reap the task process: (is its status known, status, peak bytes, dump)."""
