@@ -52,6 +52,8 @@ class Outcome:
         The traceback of an unexpected exception; empty otherwise.
     warnings
         What was left out or simplified on the way (a missing optional master, ...).
+    starved
+        Whether it died for lack of memory: alone on its node it may succeed.
     """
 
     kind: OutcomeKind
@@ -59,6 +61,7 @@ class Outcome:
     stage: str = ""
     traceback: str = ""
     warnings: tuple[str, ...] = field(default=())
+    starved: bool = False
 
     def to_json(self) -> bytes:
         """The outcome as JSON, for files and between processes."""
@@ -69,6 +72,7 @@ class Outcome:
                 "stage": self.stage,
                 "traceback": self.traceback,
                 "warnings": self.warnings,
+                "starved": self.starved,
             }
         ).encode("ascii")
 
@@ -89,6 +93,7 @@ class Outcome:
                 str(found["stage"]),
                 str(found["traceback"]),
                 tuple(str(warning) for warning in found["warnings"]),
+                bool(found["starved"]),
             )
         except (KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not an outcome: {error!r}") from error

@@ -197,7 +197,14 @@ class ProcessExecutor(Executor):
             self.phase,
             running.task_id,
             running.attempt,
-            Outcome(kind, reason(ending), running.stage, ending.dump),
+            Outcome(
+                kind,
+                reason(ending),
+                running.stage,
+                ending.dump,
+                # Not this program's doing, which comes with a time out: the kernel's, most likely.
+                starved=kind is OutcomeKind.FAILED and ending.was_killed,
+            ),
             wall_s=time.monotonic() - running.started,
             peak_bytes=ending.peak_bytes,
         )

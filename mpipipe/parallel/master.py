@@ -155,10 +155,16 @@ class Master:
         """Hand out the first tasks when all workers have introduced themselves."""
         if not self._unheard and not self._is_open:
             self._is_open = True
-            self._perform(self._scheduler.on_join(self._workers, self._held), None)
+            self._perform(self._scheduler.on_join(self._workers, self._held, self._nodes()), None)
             early, self._early = self._early, []
             for source, tag, records in early:
                 self.handle(source, tag, records)
+
+    def _nodes(self) -> dict[int, int]:
+        """Which workers share a node: each has the number of the first one there."""
+        first: dict[str, int] = {}
+        peers = self._world.peers
+        return {worker: first.setdefault(peers[worker].host, worker) for worker in self._workers}
 
     def _look_after_workers(self) -> None:
         """Give a sign of life; have workers that give none killed."""
@@ -193,7 +199,9 @@ class Master:
             int(record["peak_bytes"]),
         )
         n_ignored = self._scheduler.n_ignored
-        actions = self._scheduler.on_outcome(source, task_id, attempt, kind)
+        actions = self._scheduler.on_outcome(
+            source, task_id, attempt, kind, starved=bool(record["starved"])
+        )
         if self._scheduler.n_ignored > n_ignored:
             return
         if not any(isinstance(action, Ended) for action in actions):

@@ -7,7 +7,10 @@ that vanishes), every task ends in exactly one outcome unless the phase is drain
 Longest first, with affinity: a worker stays with the key (a CCD) it took last until that is used
 up, then takes the longest task of a key that nobody owns, and only then one of somebody else's.
 It leaves its key for a free task that is more than `_AFFINITY_FACTOR` times longer, because long
-tasks started late make the end of a phase long.
+tasks started late make the end of a phase long. A task of higher priority goes before all that.
+
+Memory is a matter of the node (`parallel.nodes`): a worker gets nothing that the tasks of its
+neighbours leave no room for, and a task that has died of memory is tried again alone.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpipipe.data.outcome import RETRYABLE, OutcomeKind
+from mpipipe.parallel.nodes import Node, Nodes
 from mpipipe.parallel.tasks import NO_AFFINITY, Policy, SpecTable, TaskSpec
 
 _AFFINITY_FACTOR = 2.0
@@ -31,7 +35,7 @@ _MAX_SPAN = 8
 # By number: looking an enumeration's member up in a set takes longer than all the rest of an event.
 _IS_RETRYABLE = bytes(kind in RETRYABLE for kind in OutcomeKind)
 
-_WAITING, _HELD, _ENDED = 0, 1, 2
+_WAITING, _HELD, _ENDED, _WAITING_ALONE = 0, 1, 2, 3
 
 
 class Assign(NamedTuple):
@@ -98,18 +102,6 @@ class _Queue:
             heappop(self._back)
 
 
-def _columns(tasks: Sequence[TaskSpec]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids, costs and affinity keys."""
-    if isinstance(tasks, SpecTable):
-        return tasks.ids, tasks.costs, tasks.affinities
-    n_tasks = len(tasks)
-    return (
-        np.fromiter((task.id for task in tasks), np.int64, n_tasks),
-        np.fromiter((task.cost for task in tasks), np.float64, n_tasks),
-        np.fromiter((task.affinity for task in tasks), np.int64, n_tasks),
-    )
-
-
 def _array(values: np.ndarray, code: str) -> array[Any]:
     """An array whose single values are read faster than NumPy's."""
     found = array(code)
@@ -173,15 +165,17 @@ class Scheduler:
     def __init__(self, tasks: Sequence[TaskSpec], policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
         self._most_held = max(self.policy.batch, self.policy.prefetch)
-        ids, costs, keys = _columns(tasks)
-        order = np.lexsort((ids, -costs))
-        ids, keys = ids[order], keys[order]
-        twice = np.flatnonzero(np.diff(np.sort(ids)) == 0)
-        if len(twice):
-            raise ValueError(f"task id {np.sort(ids)[twice[0]]} occurs twice")
+        table = SpecTable.of(tasks)
+        order = np.lexsort((table.ids, -table.costs, -table.priorities))
+        ids, keys = table.ids[order], table.affinities[order]
         n_tasks = len(ids)
         self._ids = _array(ids, "q")
-        self._costs = _array(costs[order], "d")
+        self._costs = _array(table.costs[order], "d")
+        self._memory = _array(table.memory[order], "q")
+        self._priorities = _array(table.priorities[order], "i") if table.priorities.any() else None
+        # Whether memory can be short; unless it can nobody counts it.
+        self.is_tight = bool(self.policy.node_memory < np.inf and table.memory.any())
+        self._nodes = Nodes()
         self._keys = _array(keys, "q")
         self._places = _Places(ids)
         self._state = bytearray(n_tasks)
@@ -196,6 +190,7 @@ class Scheduler:
         self._of_key = _by_key(keys)
         self.n_ended = 0
         self.n_waiting = n_tasks
+        self.n_waiting_alone = 0
         self.n_ignored = 0
         self.draining = False
 
@@ -204,12 +199,13 @@ class Scheduler:
     @property
     def n_held(self) -> int:
         """Number of tasks that are with workers."""
-        return len(self._ids) - self.n_ended - self.n_waiting
+        return len(self._ids) - self.n_ended - self.n_waiting - self.n_waiting_alone
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will happen: all tasks ended, or drained and nothing is held."""
-        return self.n_held == 0 and (self.draining or self.n_waiting == 0)
+        n_left = self.n_waiting + self.n_waiting_alone
+        return self.n_held == 0 and (self.draining or n_left == 0)
 
     def held_by(self, worker: int) -> list[tuple[int, int]]:
         """The (task id, attempt) that a worker holds, in the order it got them."""
@@ -233,7 +229,10 @@ class Scheduler:
         return found
 
     def on_join(
-        self, workers: Iterable[int], held: Mapping[int, Sequence[tuple[int, int]]] | None = None
+        self,
+        workers: Iterable[int],
+        held: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+        nodes: Mapping[int, int] | None = None,
     ) -> list[Action]:
         """Workers have come; they get their first tasks, one each before a second.
 
@@ -241,23 +240,38 @@ class Scheduler:
         ----------
         held
             The (task id, attempt) that a worker has from another master and keeps.
+        nodes
+            Number of the node that a worker is on; 0 if absent.
         """
         new = [worker for worker in workers if worker not in self._workers]
         for worker in new:
             self._workers[worker] = state = _Worker()
+            node = self._nodes.join(worker, (nodes or {}).get(worker, 0))
             for task_id, attempt in (held or {}).get(worker, ()):
                 self._adopt(state, task_id, attempt)
+            if self.is_tight:
+                self._count_memory(node, worker, state)
         picked: dict[int, list[tuple[int, int]]] = {worker: [] for worker in new}
         for depth in range(1, self.policy.prefetch + 1):
             for worker in new:
                 picked[worker] += self._pick(worker, depth)
         self._idle.extend(worker for worker in new if not self._workers[worker].held)
-        return [Assign(worker, tuple(tasks)) for worker, tasks in picked.items() if tasks]
+        actions: list[Action] = [Assign(w, tuple(tasks)) for w, tasks in picked.items() if tasks]
+        if self.is_tight:
+            for node in {id(node): node for node in map(self._nodes.of, new)}.values():
+                self._relieve(node, actions)
+        return actions
 
     def on_outcome(
-        self, worker: int, task_id: int, attempt: int, kind: OutcomeKind
+        self, worker: int, task_id: int, attempt: int, kind: OutcomeKind, *, starved: bool = False
     ) -> list[Action]:
-        """An attempt has ended. What does not belong to an attempt of that worker is ignored."""
+        """An attempt has ended. What does not belong to an attempt of that worker is ignored.
+
+        Parameters
+        ----------
+        starved
+            Whether it died for lack of memory: if it is tried again, then alone on its node.
+        """
         place = self._places.of(task_id)
         state = self._workers.get(worker)
         if state is None or state.held.get(place) != attempt:
@@ -270,7 +284,14 @@ class Scheduler:
             state.seconds = 0.0
             self._idle.append(worker)
         actions: list[Action] = []
-        self._settle(place, attempt, kind, worker, actions)
+        alone_on = self._nodes.of(worker) if starved else None
+        self._settle(place, attempt, kind, worker, actions, alone_on)
+        if self.is_tight:
+            node = self._nodes.of(worker)
+            if node.runs_alone == place:
+                node.runs_alone = None
+            self._count_memory(node, worker, state)
+            self._relieve(node, actions)
         # If the task came back, a worker with nothing to do is the one to start it at once.
         if self.n_waiting and not self.draining:
             if self._idle:
@@ -286,11 +307,17 @@ class Scheduler:
             return []
         self._disown(state)
         actions: list[Action] = []
+        old = self._nodes.of(worker)
+        if old.runs_alone in state.held:
+            old.runs_alone = None
+        node = self._nodes.leave(worker)
         for nth, (place, attempt) in enumerate(state.held.items()):
             if nth == 0:
                 self._settle(place, attempt, OutcomeKind.LOST, worker, actions)
             else:  # it had not begun, so it is not to blame
                 self._wait_again(place)
+        if self.is_tight and node is not None:
+            self._relieve(node, actions)
         self._feed_idle(actions)
         return actions
 
@@ -304,12 +331,18 @@ class Scheduler:
         state = self._workers.get(worker)
         if state is None:
             return []
-        for place in state.held:
+        held = set(state.held)
+        for place in held:
             self._wait_again(place)
         state.held.clear()
         state.seconds = 0.0
         self._idle.append(worker)
         actions: list[Action] = []
+        if self.is_tight:
+            node = self._nodes.of(worker)
+            node.runs_alone = None if node.runs_alone in held else node.runs_alone
+            self._count_memory(node, worker, state)
+            self._relieve(node, actions)
         self._feed_idle(actions)
         return actions
 
@@ -326,15 +359,24 @@ class Scheduler:
             self.n_waiting -= 1
 
     def _settle(
-        self, place: int, attempt: int, kind: OutcomeKind, worker: int, actions: list[Action]
+        self,
+        place: int,
+        attempt: int,
+        kind: OutcomeKind,
+        worker: int,
+        actions: list[Action],
+        alone_on: Node | None = None,
     ) -> None:
-        """End a task that was held, or let it wait for another attempt."""
+        """End a task that was held, or let it wait for another attempt, alone on a node or not."""
         if _IS_RETRYABLE[kind]:
             # By kind: a task whose rank was killed has not failed.
             n_failures = self._failures.get((place, kind), 0) + 1
             self._failures[place, kind] = n_failures
             if n_failures < self.policy.attempts.get(kind, 1):
-                self._wait_again(place)
+                if alone_on is None:
+                    self._wait_again(place)
+                else:
+                    self._wait_alone(place, alone_on)
                 return
         self._state[place] = _ENDED
         self.n_ended += 1
@@ -349,6 +391,45 @@ class Scheduler:
         key = self._keys[place]
         if key != NO_AFFINITY:
             self._of_key[key].put_back(place)
+
+    def _wait_alone(self, place: int, node: Node) -> None:
+        """Keep a task that was held until its node can run it and nothing else."""
+        self._state[place] = _WAITING_ALONE
+        self.n_waiting_alone += 1
+        node.alone.append(place)
+        if not self.is_tight:
+            self.is_tight = True
+            for worker, state in self._workers.items():
+                self._count_memory(self._nodes.of(worker), worker, state)
+
+    def _count_memory(self, node: Node, worker: int, state: _Worker) -> None:
+        """What a worker holds has changed."""
+        memory = self._memory
+        node.set_need(worker, max((float(memory[place]) for place in state.held), default=-1.0))
+
+    def _relieve(self, node: Node, actions: list[Action]) -> None:
+        """Tasks of a node have ended: go on with what had to wait for that."""
+        if self.draining or node.runs_alone is not None:
+            return
+        if node.alone:
+            if not node.needs:
+                self._run_alone(node, actions)
+            return
+        blocked, node.blocked = node.blocked, {}
+        for worker in blocked:
+            self._refill(worker, actions)
+            if not self._workers[worker].held and worker not in node.blocked:
+                self._idle.append(worker)
+
+    def _run_alone(self, node: Node, actions: list[Action]) -> None:
+        """Give the node's first task that has to run alone to one of its workers."""
+        place, worker = node.alone.popleft(), next(iter(node.workers))
+        node.runs_alone = place
+        self.n_waiting_alone -= 1
+        self.n_waiting += 1
+        taken = self._take(place, self._workers[worker])
+        self._count_memory(node, worker, self._workers[worker])
+        actions.append(Assign(worker, (taken,)))
 
     def _disown(self, state: _Worker) -> None:
         """Free the keys of a worker that has vanished."""
@@ -389,17 +470,39 @@ class Scheduler:
             ):
                 break
             place = self._next_place(worker, state)
-            attempt = self._attempts[place] + 1
-            self._attempts[place] = attempt
-            self._state[place] = _HELD
-            self.n_waiting -= 1
-            held[place] = attempt
-            state.seconds += self._costs[place]
-            picked.append((self._ids[place], attempt))
+            if self.is_tight and not self._has_room(worker, place):
+                break
+            picked.append(self._take(place, state))
         return picked
+
+    def _take(self, place: int, state: _Worker) -> tuple[int, int]:
+        """Let a worker hold a task: (task id, attempt)."""
+        attempt = self._attempts[place] + 1
+        self._attempts[place] = attempt
+        self._state[place] = _HELD
+        self.n_waiting -= 1
+        state.held[place] = attempt
+        state.seconds += self._costs[place]
+        return self._ids[place], attempt
+
+    def _has_room(self, worker: int, place: int) -> bool:
+        """Whether a worker's node has memory for a task, which is its own then."""
+        node, need = self._nodes.of(worker), float(self._memory[place])
+        if not node.has_room(worker, need, self.policy.node_memory):
+            node.blocked[worker] = None
+            return False
+        node.set_need(worker, max(need, node.needs.get(worker, 0.0)))
+        return True
 
     def _next_place(self, worker: int, state: _Worker) -> int:
         """The waiting task that suits a worker best; there is at least one."""
+        if self._priorities is None:
+            return self._best_place(worker, state)
+        best, first = self._best_place(worker, state), self._any.head(self._state)
+        return first if self._priorities[first] > self._priorities[best] else best
+
+    def _best_place(self, worker: int, state: _Worker) -> int:
+        """The same, if all had the same priority."""
         own = self._head_of_own(state)
         free = self._head_of_free(worker)
         if own >= 0 and (free < 0 or self._costs[free] <= _AFFINITY_FACTOR * self._costs[own]):

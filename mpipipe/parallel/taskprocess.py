@@ -68,7 +68,7 @@ class Program:
         """Run one attempt at a task and make a report of whatever happens."""
         global _stage
         _stage = ""
-        payload, retire = b"", False
+        payload = b""
         events.set_task(task_id)
         wall, cpu = time.perf_counter(), time.process_time()
         try:
@@ -79,8 +79,6 @@ class Program:
                 raise TypeError(f"the task gave back a {type(report).__name__}, not a TaskReport")
             outcome, payload = report.outcome, report.payload
         except BaseException as error:
-            # After MemoryError the process may be full of half-made things: start afresh.
-            retire = isinstance(error, MemoryError)
             outcome = outcome_of(error, _stage)
             if on_error is not None:
                 on_error(error)
@@ -93,7 +91,8 @@ class Program:
             attempt,
             outcome.to_json(),
             payload,
-            retire,
+            # After MemoryError the process may be full of half-made things: start afresh.
+            outcome.starved,
             wall_s,
             cpu_s,
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -114,7 +113,8 @@ def outcome_of(error: BaseException, stage: str = "") -> Outcome:
         reason = "the task ran out of memory"
     else:
         reason = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
-    return Outcome(OutcomeKind.FAILED, reason, stage, _trace(error))
+    starved = isinstance(error, MemoryError)
+    return Outcome(OutcomeKind.FAILED, reason, stage, _trace(error), starved=starved)
 
 
 def _text(error: BaseException) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol, overload
 
 import numpy as np
@@ -31,12 +33,18 @@ class TaskSpec:
     deadline_s
         Seconds after which the task process is killed; None for never. A new task process has to
         be made ready (`prepare`) within the deadline of its first task, too.
+    memory
+        Bytes that its process is expected to take; 0 if unknown.
+    priority
+        Higher ones are handed out first, whatever they cost.
     """
 
     id: int
     cost: float = 1.0
     affinity: int = NO_AFFINITY
     deadline_s: float | None = None
+    memory: int = 0
+    priority: int = 0
 
 
 class SpecTable(Sequence[TaskSpec]):
@@ -50,6 +58,8 @@ class SpecTable(Sequence[TaskSpec]):
         One a task.
     deadline_s
         Of every task.
+    memory, priorities
+        One a task; None for zero.
     """
 
     def __init__(
@@ -58,10 +68,15 @@ class SpecTable(Sequence[TaskSpec]):
         costs: np.ndarray,
         affinities: np.ndarray,
         deadline_s: float | None = None,
+        memory: np.ndarray | None = None,
+        priorities: np.ndarray | None = None,
     ) -> None:
         self.ids = np.asarray(ids, dtype=np.int64)
         if np.any(np.diff(self.ids) <= 0):
             raise ValueError("task ids are not ascending")
+        zero = np.broadcast_to(np.int64(0), len(self.ids))
+        self.memory = zero if memory is None else np.asarray(memory, dtype=np.int64)
+        self.priorities = zero if priorities is None else np.asarray(priorities, dtype=np.int64)
         self.costs = np.asarray(costs, dtype=np.float64)
         self.affinities = np.asarray(affinities, dtype=np.int64)
         self.deadline_s = deadline_s
@@ -75,13 +90,45 @@ class SpecTable(Sequence[TaskSpec]):
     def __getitem__(self, place: slice) -> SpecTable: ...
     def __getitem__(self, place: int | slice) -> TaskSpec | SpecTable:
         if isinstance(place, slice):
-            columns = self.ids[place], self.costs[place], self.affinities[place]
-            return SpecTable(*columns, self.deadline_s)
+            return SpecTable(
+                self.ids[place],
+                self.costs[place],
+                self.affinities[place],
+                self.deadline_s,
+                self.memory[place],
+                self.priorities[place],
+            )
         return TaskSpec(
             int(self.ids[place]),
             float(self.costs[place]),
             int(self.affinities[place]),
             self.deadline_s,
+            int(self.memory[place]),
+            int(self.priorities[place]),
+        )
+
+    @classmethod
+    def of(cls, tasks: Sequence[TaskSpec]) -> SpecTable:
+        """Any tasks as columns, but for their deadlines.
+
+        Raises
+        ------
+        ValueError
+            If two have the same id.
+        """
+        if isinstance(tasks, SpecTable):
+            return tasks
+        ordered = sorted(tasks, key=lambda task: task.id)
+        twice = next((a.id for a, b in pairwise(ordered) if a.id == b.id), None)
+        if twice is not None:
+            raise ValueError(f"task id {twice} occurs twice")
+        return cls(
+            np.array([task.id for task in ordered], dtype=np.int64),
+            np.array([task.cost for task in ordered], dtype=np.float64),
+            np.array([task.affinity for task in ordered], dtype=np.int64),
+            None,
+            np.array([task.memory for task in ordered], dtype=np.int64),
+            np.array([task.priority for task in ordered], dtype=np.int64),
         )
 
     def place_of(self, task_id: int) -> int:
@@ -256,6 +303,8 @@ class Policy:
         `batch` (at most `messages.BATCH`).
     grace_s
         Seconds that running tasks have to finish once the phase is asked to stop.
+    node_memory
+        Bytes that the tasks of a node may take together; infinite for no limit.
     silence_s
         Seconds without a sign of life after which a rank is killed and counts as lost.
     """
@@ -271,4 +320,5 @@ class Policy:
     prefetch_s: float = 0.02
     batch: int = 64
     grace_s: float = 20.0
+    node_memory: float = math.inf
     silence_s: float = SILENCE_S

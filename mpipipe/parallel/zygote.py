@@ -64,6 +64,13 @@ class Ending:
     dump: str = ""
 
     @property
+    def was_killed(self) -> bool:
+        """Whether SIGKILL ended it, as the kernel does when memory is short."""
+        if self.status is None or not os.WIFSIGNALED(self.status):
+            return False
+        return os.WTERMSIG(self.status) == signal.SIGKILL
+
+    @property
     def reason(self) -> str:
         """In words."""
         if self.status is None:

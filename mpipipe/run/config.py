@@ -77,6 +77,15 @@ class SchedulingConfig(_Branch):
     memory_limit: float = Field(
         default=0.0, ge=0, description="GB of address space a task may use; 0: no limit"
     )
+    node_memory: float = Field(
+        default=0.0,
+        ge=0,
+        description="GB that the tasks of a node may take together by their estimates; "
+        "0: what the node of rank 0 has",
+    )
+    first: tuple[int, ...] = Field(
+        default=(), description="visits that are processed before all others"
+    )
     silence: float = Field(
         default=60.0,
         gt=0,

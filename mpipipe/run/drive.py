@@ -28,6 +28,7 @@ import numpy as np
 from mpipipe import __version__
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
+from mpipipe.parallel.host import memory_bytes
 from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.progress import make_progress
 from mpipipe.parallel.tasks import PhaseReport, Policy, SpecTable, TaskResult
@@ -55,6 +56,9 @@ from mpipipe.store.checksums import write_json_atomically, write_text_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter
 from mpipipe.trace import events, log
+
+_MEMORY_SHARE = 0.95
+"""Of a node's memory that its tasks may take: the rest is for the ranks' MPI processes."""
 
 
 @dataclass
@@ -293,14 +297,16 @@ def _run_phase(
             writer.append(phase, result.task_id, result.attempt, kind, result.payload, meta)
 
     progress = None if quiet else make_progress(plan.label)
-    attempts = context.config.scheduling.attempts
+    scheduling = context.config.scheduling
+    attempts = scheduling.attempts
     policy = Policy(
         attempts={
             OutcomeKind.FAILED: min(2, attempts),
             OutcomeKind.TIMED_OUT: min(2, attempts),
             OutcomeKind.LOST: attempts,
         },
-        silence_s=context.config.scheduling.silence,
+        silence_s=scheduling.silence,
+        node_memory=scheduling.node_memory * 1e9 or _MEMORY_SHARE * memory_bytes(),
     )
     return ranks.run_phase(phase, specs, commit, progress, policy=policy, committed=committed)
 
@@ -312,8 +318,15 @@ def _specs(tasks: TaskTable, earlier: np.ndarray, context: RunContext) -> SpecTa
     numbers = np.zeros(len(tasks.words), dtype=np.int64)
     for code in np.unique(ccds).tolist():
         numbers[code] = context.camera.detector(tasks.words[code]).number
-    deadline = context.config.scheduling.deadline
-    return SpecTable(tasks.start + left, tasks.column("cost")[left], numbers[ccds], deadline)
+    scheduling = context.config.scheduling
+    return SpecTable(
+        tasks.start + left,
+        tasks.column("cost")[left],
+        numbers[ccds],
+        scheduling.deadline,
+        tasks.column("memory")[left],
+        np.isin(tasks.column("visit")[left], scheduling.first),
+    )
 
 
 def _counts(kinds: np.ndarray) -> dict[str, int]:

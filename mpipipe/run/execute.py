@@ -22,6 +22,8 @@ from mpipipe.store.columns import encode_columns
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace import log
 
+_NO_MEMORY = "out of memory"
+
 TaskFunction = Callable[[Task, RunContext], TaskResultTables]
 
 
@@ -83,11 +85,13 @@ def guarded(function: TaskFunction, task: Task, context: RunContext) -> TaskResu
     except OutputError as error:
         kind, reason, trace = OutcomeKind.FAILED, str(error), ""
     except MemoryError:
-        kind, reason, trace = OutcomeKind.FAILED, "out of memory", traceback.format_exc()
+        kind, reason, trace = OutcomeKind.FAILED, _NO_MEMORY, traceback.format_exc()
     except Exception as error:
         kind, reason = OutcomeKind.FAILED, f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
-    return TaskResultTables(outcome=Outcome(kind, reason, context.stage, trace, task.problems))
+    starved = reason == _NO_MEMORY
+    outcome = Outcome(kind, reason, context.stage, trace, task.problems, starved)
+    return TaskResultTables(outcome=outcome)
 
 
 def _report(outcome: Outcome, task: Task) -> None:

@@ -101,6 +101,17 @@ def test_every_way_to_end(start, ranks):
     assert set(commits) == expected, "every attempt is committed once"
 
 
+@pytest.mark.parametrize("how", ["python", "kernel"])
+def test_what_died_of_memory_is_tried_again_alone(start, tmp_path, how):
+    """While it runs the other ranks of its node do nothing, and afterwards they go on."""
+    process = start(3, "alone", tmp_path, how)
+    assert json.loads(process.stdout) == [0] * 12, process.stderr
+    ran = {file.stem: json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
+    assert set(ran) == {f"{i}-1" for i in range(12) if i != 3} | {"3-2"}
+    begin, end = ran.pop("3-2")
+    assert not [name for name, (a, b) in ran.items() if a < end and b > begin]
+
+
 def test_in_process(start):
     """Without a task process the same outcomes, as far as one can survive them."""
     process = start(0, "outcomes", "in-process")

@@ -1,5 +1,6 @@
 """Every task ends in exactly one outcome, whatever happens and in whatever order."""
 
+import math
 import random
 
 import hypothesis.strategies as st
@@ -26,9 +27,16 @@ task_lists = st.lists(
     st.tuples(
         st.floats(0, 100, allow_nan=False) | st.sampled_from([0.0, 0.001, 1.0]),
         st.integers(-1, 4),
+        st.integers(0, 9),
+        st.integers(0, 2),
     ),
     max_size=40,
-).map(lambda rows: [TaskSpec(3 * i, cost, key) for i, (cost, key) in enumerate(rows)])
+).map(
+    lambda rows: [
+        TaskSpec(3 * i, cost, key, memory=memory, priority=priority)
+        for i, (cost, key, memory, priority) in enumerate(rows)
+    ]
+)
 
 policies = st.builds(
     Policy,
@@ -36,6 +44,7 @@ policies = st.builds(
     batch=st.integers(1, 8),
     prefetch_s=st.sampled_from([0.0, 0.02, 5.0]),
     attempts=st.dictionaries(st.sampled_from(sorted(RETRYABLE)), st.integers(1, 4)),
+    node_memory=st.sampled_from([math.inf, 5.0, 12.0, 30.0]),
 )
 
 
@@ -48,7 +57,7 @@ def ended(actions):
 
 
 class Ranks(RuleBasedStateMachine):
-    """Workers that die, come back, repeat themselves and answer late."""
+    """Workers that die, come back, repeat themselves, answer late, and run out of memory."""
 
     late = Bundle("late")
 
@@ -56,12 +65,16 @@ class Ranks(RuleBasedStateMachine):
     def begin(self, tasks, policy, n_workers):
         self.policy = policy
         self.ids = {task.id for task in tasks}
+        self.memory = {task.id: task.memory for task in tasks}
+        self.starved = set()  # tasks whose next attempt has to be alone
         self.scheduler = Scheduler(tasks, policy)
         self.holding = {}  # (worker, task, attempt) the worker believes it has
         self.outcomes = {}
         self.drained = False
         self.alive = set(range(n_workers))
-        self.take(self.scheduler.on_join(range(n_workers)))
+        self.take(self.scheduler.on_join(range(n_workers), None, self.nodes))
+
+    nodes = {worker: worker // 3 for worker in range(10)}
 
     def take(self, actions):
         for worker, task, attempt in assigned(actions):
@@ -71,6 +84,11 @@ class Ranks(RuleBasedStateMachine):
             assert not held_by, f"task {task} is with two workers"
             assert task not in self.outcomes
             self.holding[worker, task, attempt] = True
+            if task in self.starved:
+                self.starved.remove(task)
+                node = self.nodes[worker]
+                beside = [t for w, t, _ in self.holding if self.nodes[w] == node]
+                assert beside == [task], "it died of memory, and is not alone"
         for action in ended(actions):
             assert action.task_id in self.ids
             assert action.task_id not in self.outcomes, "a task ended twice"
@@ -83,6 +101,17 @@ class Ranks(RuleBasedStateMachine):
         del self.holding[worker, task, attempt]
         self.take(self.scheduler.on_outcome(worker, task, attempt, kind))
         return worker, task, attempt, kind
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data())
+    def starve(self, data):
+        worker, task, attempt = data.draw(st.sampled_from(sorted(self.holding)))
+        del self.holding[worker, task, attempt]
+        self.starved.add(task)
+        kind = OutcomeKind.FAILED
+        self.take(self.scheduler.on_outcome(worker, task, attempt, kind, starved=True))
+        if task in self.outcomes:
+            self.starved.remove(task)
 
     @rule(message=consumes(late))
     def repeated(self, message):
@@ -103,6 +132,8 @@ class Ranks(RuleBasedStateMachine):
         gone = [held for held in self.holding if held[0] == worker]
         for held in gone:
             del self.holding[held]
+        if gone:
+            self.starved -= {task for _, task, _ in gone}
         self.take(self.scheduler.on_lost(worker))
         assert self.scheduler.on_lost(worker) == []
         return multiple(*((*held, OutcomeKind.DONE) for held in gone))
@@ -111,7 +142,7 @@ class Ranks(RuleBasedStateMachine):
     def joined(self, worker):
         if worker not in self.alive:
             self.alive.add(worker)
-            self.take(self.scheduler.on_join([worker]))
+            self.take(self.scheduler.on_join([worker], None, self.nodes))
 
     @rule()
     def drain(self):
@@ -136,13 +167,27 @@ class Ranks(RuleBasedStateMachine):
         scheduler = self.scheduler
         assert scheduler.n_ended == len(self.outcomes)
         assert scheduler.n_held == len(self.holding)
-        assert scheduler.n_ended + scheduler.n_held + scheduler.n_waiting == len(self.ids)
+        n_waiting = scheduler.n_waiting + scheduler.n_waiting_alone
+        assert scheduler.n_ended + scheduler.n_held + n_waiting == len(self.ids)
         busy = {worker for worker, _, _ in self.holding}
-        if scheduler.n_waiting and not self.drained:
+        if n_waiting and not self.drained:
+            assert busy, "tasks wait, and nobody does anything"
+        if n_waiting and not self.drained and not self.memory_is_short():
             assert busy == self.alive, "a task waits although a worker has nothing to do"
         for worker in self.alive:
             n_held = len(scheduler.held_by(worker))
             assert n_held <= max(self.policy.prefetch, self.policy.batch)
+
+    def memory_is_short(self):
+        """Whether a worker may have to wait for memory; checks that nobody has too much."""
+        limit = self.policy.node_memory
+        for node in set(self.nodes.values()):
+            needs = {}
+            for worker, task, _ in self.holding:
+                if self.nodes[worker] == node:
+                    needs[worker] = max(needs.get(worker, 0), self.memory[task])
+            assert len(needs) <= 1 or sum(needs.values()) <= limit, "more than the node has"
+        return limit < math.inf or self.scheduler.is_tight
 
     def teardown(self):
         if not hasattr(self, "scheduler"):
@@ -295,6 +340,41 @@ def test_another_master_goes_on():
     for worker, task, attempt in ((0, 2, 3), (0, 1, 1), (1, 4, 1), (1, 3, 1)):
         assert scheduler.on_outcome(worker, task, attempt, OutcomeKind.DONE)
     assert scheduler.finished and scheduler.n_ended == 6
+
+
+def test_a_task_that_died_of_memory_is_tried_again_alone():
+    tasks = [TaskSpec(i, 9.0 - i) for i in range(8)]
+    scheduler = Scheduler(tasks, Policy(prefetch=1))
+    nodes = {0: 0, 1: 0, 2: 1}
+    assert assigned(scheduler.on_join([0, 1, 2], None, nodes)) == [(0, 0, 1), (1, 1, 1), (2, 2, 1)]
+    failed = OutcomeKind.FAILED
+    assert scheduler.on_outcome(1, 1, 1, failed, starved=True) == [], "its neighbour is at work"
+    assert assigned(scheduler.on_outcome(2, 2, 1, OutcomeKind.DONE)) == [(2, 3, 1)]
+    assert assigned(scheduler.on_outcome(0, 0, 1, OutcomeKind.DONE)) == [(0, 1, 2)]
+    # Only the other node goes on until it has ended.
+    assert assigned(scheduler.on_outcome(2, 3, 1, OutcomeKind.DONE)) == [(2, 4, 1)]
+    found = assigned(scheduler.on_outcome(0, 1, 2, OutcomeKind.DONE))
+    assert sorted(found) == [(0, 6, 1), (1, 5, 1)]
+
+
+def test_a_node_has_so_much_memory():
+    tasks = [TaskSpec(i, memory=4) for i in range(6)]
+    scheduler = Scheduler(tasks, Policy(prefetch=1, node_memory=10))
+    found = assigned(scheduler.on_join(range(3), None, dict.fromkeys(range(3), 0)))
+    assert found == [(0, 0, 1), (1, 1, 1)]
+    assert assigned(scheduler.on_lost(0)) == [(2, 0, 2)]
+    # What needs more than there is runs all the same, by itself.
+    scheduler = Scheduler([TaskSpec(0, memory=40), TaskSpec(1)], Policy(node_memory=10))
+    assert {worker for worker, _, _ in assigned(scheduler.on_join([0, 1]))} == {0}
+    scheduler.on_outcome(0, 0, 1, OutcomeKind.DONE)
+    scheduler.on_outcome(0, 1, 1, OutcomeKind.DONE)
+    assert scheduler.finished
+
+
+def test_priority_goes_before_length():
+    tasks = [TaskSpec(i, 10.0 - i, i % 2, priority=i // 3) for i in range(6)]
+    _, ran = run_all(tasks, 1)
+    assert {task for _, task, _ in ran[:3]} == {3, 4, 5}
 
 
 def test_ids_must_differ():
