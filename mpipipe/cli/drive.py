@@ -112,7 +112,8 @@ def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
     if result.n_resumed:
         typer.echo(f"{result.n_resumed} tasks were done already and taken over")
     if result.n_lost:
-        typer.echo(f"{result.n_lost} ranks were lost on the way; the others did their tasks")
+        ranks = "1 rank was" if result.n_lost == 1 else f"{result.n_lost} ranks were"
+        typer.echo(f"{ranks} lost on the way; the others did their tasks")
     if result.interrupted:
         typer.echo(f"interrupted; go on with: --resume {layout.root}")
         return

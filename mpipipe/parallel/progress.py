@@ -84,6 +84,7 @@ class LineProgress(Progress):
         self.phase, self.n_tasks, self.n_ranks = phase, n_tasks, n_ranks
         self.kinds: Counter[OutcomeKind] = Counter()
         self.n_retried = 0
+        self._peak_bytes = 0
         self._costs: Mapping[int, float] = {}
         self._cost_left = self._cost_done = 0.0
         self._first: dict[OutcomeKind, TaskSummary] = {}
@@ -124,9 +125,10 @@ class LineProgress(Progress):
         if self.n_retried:
             counts.append(f"{self.n_retried} tried again")
         eta = "" if self.eta_s is None else f", about {format_seconds(self.eta_s)} left"
+        memory = f", largest task {self._peak_bytes / 1e9:.1f} GB" if self._peak_bytes else ""
         return (
             f"{self.phase}: {self.n_ended}/{self.n_tasks} ({', '.join(counts) or 'none yet'}), "
-            f"{self.rate:.3g}/s{eta}"
+            f"{self.rate:.3g}/s{eta}; {_ranks(self.n_ranks)}{memory}"
         )
 
     # -- what happens ----------------------------------------------------------------------------
@@ -138,13 +140,13 @@ class LineProgress(Progress):
         self._reset(phase, n_tasks, n_ranks)
         self._costs = costs or {}
         self._cost_left = sum(self._costs.values())
-        ranks = "1 process" if n_ranks == 1 else f"{n_ranks} ranks"
-        self._say(f"{phase}: {n_tasks} tasks on {ranks}")
+        self._say(f"{phase}: {n_tasks} tasks on {_ranks(n_ranks)}")
 
     def ended(self, summary: TaskSummary) -> None:
         """Count; show the first failure of a kind in full."""
         kind = summary.outcome.kind
         self.kinds[kind] += 1
+        self._peak_bytes = max(self._peak_bytes, summary.peak_bytes)
         cost = self._costs.get(summary.task_id, 0.0)
         self._cost_done += cost
         self._cost_left -= cost
@@ -158,6 +160,7 @@ class LineProgress(Progress):
 
     def rank_lost(self, rank: int, n_held: int) -> None:
         """Say so."""
+        self.n_ranks -= 1
         self._say(f"{self.phase}: rank {rank} was lost; {n_held} tasks are handed out again")
 
     def draining(self, level: int, n_running: int) -> None:
@@ -271,6 +274,10 @@ def make_progress(describe: Describe | None = None, every_s: float = 10.0) -> Pr
     if sys.stderr.isatty():
         return LiveProgress(describe)
     return LineProgress(None, every_s, describe)
+
+
+def _ranks(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} ranks"
 
 
 def format_seconds(seconds: float) -> str:
