@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from mpipipe.data.errors import ConfigError
 from mpipipe.parallel.threads import limit_threads
 
 if TYPE_CHECKING:
-    from mpipipe.run.drive import RunResult
+    from mpipipe.run.drive import Make, RunResult
     from mpipipe.run.plan import Goal
     from mpipipe.store.layout import RunLayout
 
@@ -69,9 +68,7 @@ def warn_of_threads() -> None:
         typer.echo(f"mpipipe: {warning}", err=True)
 
 
-def _carry_out(
-    layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool, as_json: bool
-) -> None:
+def _carry_out(layout: RunLayout, make: Make | None, *, quiet: bool, as_json: bool) -> None:
     from mpipipe.parallel.together import FailedOnMasterError
     from mpipipe.run.drive import drive
 

@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 _HEADER = struct.Struct("<4sBBxxIQqiddq")
 _MAGIC = b"MPF1"
 _MAX_TEXT = 1 << 26
@@ -25,11 +27,19 @@ class FrameKind(IntEnum):
     PHASE = 1
     """To the task process: text = settings (JSON), data = context of the phase."""
     RUN = 2
-    """To the task process: run `task_id`, `attempt`."""
+    """To the task process: data = tasks to run one after the other (`TASKS`)."""
     STAGE = 3
     """From the task process: text = name of the stage it has come to."""
     REPORT = 4
-    """From the task process: text = outcome (JSON), data = payload."""
+    """From the task process: text = outcome (JSON; empty if plainly done), data = payload."""
+    REPORTS = 5
+    """From the task process: data = tasks that are plainly done, without payload (`REPORTS`)."""
+    DROPPED = 6
+    """From the task process: the last `task_id` tasks are not run, as was asked."""
+
+
+TASKS = np.dtype([("task_id", "i8"), ("attempt", "i8")])
+REPORTS = np.dtype([("task_id", "i8"), ("attempt", "i8"), ("wall_s", "f8"), ("cpu_s", "f8")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,9 @@ class Frame:
             self.peak_bytes,
         )
         return fixed + self.text
+
+
+_KINDS = frozenset(FrameKind)
 
 
 class FrameError(Exception):
@@ -165,6 +178,6 @@ def _parse(raw: bytes) -> tuple[int, ...]:
     """The fields of a header after the magic, checked."""
     magic, *fields = _HEADER.unpack(raw)
     kind, _, n_text, n_data = fields[:4]
-    if magic != _MAGIC or kind not in set(FrameKind) or n_text > _MAX_TEXT or n_data > _MAX_DATA:
+    if magic != _MAGIC or kind not in _KINDS or n_text > _MAX_TEXT or n_data > _MAX_DATA:
         raise FrameError(f"no message header: {raw[:16]!r}")
     return tuple(fields)

@@ -17,6 +17,9 @@ from mpipipe.parallel.summaries import SummaryTable
 from mpipipe.parallel.tasks import Committed, Policy, TaskSpec, TaskSummary
 from mpipipe.parallel.watch import Pulse
 
+_KINDS = tuple(OutcomeKind)
+_PLAIN = {kind: Outcome(kind) for kind in OutcomeKind}
+
 
 class Master:
     """The master's share of a phase.
@@ -59,6 +62,7 @@ class Master:
         self._held: dict[int, list[tuple[int, int]]] = {}
         self._early: list[tuple[int, Tag, np.ndarray]] = []
         self._pulse = Pulse(self._workers[1:], silence_s)
+        self._assigned: dict[int, list[tuple[int, int]]] = {}
         self._texts: dict[tuple[int, int, int], np.ndarray] = {}
         self._since: dict[int, tuple[tuple[int, int], float]] = {}
         self._drain_level = 0
@@ -69,6 +73,10 @@ class Master:
 
     def handle(self, source: int, tag: Tag, records: np.ndarray) -> None:
         """Take a message of a worker."""
+        self._take(source, tag, records)
+        self._assign()
+
+    def _take(self, source: int, tag: Tag, records: np.ndarray) -> None:
         self._pulse.heard(source)
         if tag == Tag.TEXT:
             epoch, task_id, attempt, _ = messages.split_text(records, OutcomeKind.DONE)
@@ -82,15 +90,15 @@ class Master:
             # About what a worker holds; the scheduler learns of that when all have told.
             self._early.append((source, tag, records))
             return
-        for record in records:
-            if record["epoch"] != self._epoch:
-                continue
-            if tag == Tag.OUTCOME:
-                self._on_outcome(source, record)
-            elif tag == Tag.GIVEN_BACK:
-                self._perform(self._scheduler.on_given_back(source), None)
-            elif tag == Tag.ASK_STOP:
-                self.drain(int(record["level"]))
+        if records["epoch"][0] != self._epoch:
+            return
+        if tag == Tag.OUTCOME:
+            for row in records.tolist():
+                self._on_outcome(source, *row[1:])
+        elif tag == Tag.GIVEN_BACK:
+            self._perform(self._scheduler.on_given_back(source), None)
+        elif tag == Tag.ASK_STOP:
+            self.drain(int(records["level"][0]))
 
     def step(self) -> None:
         """Look after what depends on the time; tell the workers when all is over."""
@@ -138,6 +146,7 @@ class Master:
         self._perform(self._scheduler.on_lost(worker), None)
         self._unheard.discard(worker)
         self._open()
+        self._assign()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -158,7 +167,7 @@ class Master:
             self._perform(self._scheduler.on_join(self._workers, self._held, self._nodes()), None)
             early, self._early = self._early, []
             for source, tag, records in early:
-                self.handle(source, tag, records)
+                self._take(source, tag, records)
 
     def _nodes(self) -> dict[int, int]:
         """Which workers share a node: each has the number of the first one there."""
@@ -183,30 +192,39 @@ class Master:
         if (worker_left := self._pulse.hopeless()) is not None:
             self._world.give_up(worker_left)
 
-    def _on_outcome(self, source: int, record: np.void) -> None:
-        """Pass an outcome to the scheduler; note it if it counts."""
-        task_id, attempt = int(record["task_id"]), int(record["attempt"])
-        kind = OutcomeKind(int(record["kind"]))
-        text = self._texts.pop((source, task_id, attempt), None)
-        outcome = Outcome(kind) if text is None else messages.split_text(text, kind)[3]
-        summary = TaskSummary(
-            task_id,
-            attempt,
-            outcome,
-            source,
-            float(record["wall_s"]),
-            float(record["cpu_s"]),
-            int(record["peak_bytes"]),
-        )
+    def _on_outcome(
+        self,
+        source: int,
+        attempt: int,
+        task_id: int,
+        kind_number: int,
+        has_text: int,
+        starved: int,
+        wall_s: float,
+        cpu_s: float,
+        peak_bytes: int,
+    ) -> None:
+        """Pass an outcome to the scheduler; note it if it counts. Arguments as in a record."""
+        kind = _KINDS[kind_number]
+        outcome = _PLAIN[kind]
+        if has_text and (text := self._texts.pop((source, task_id, attempt), None)) is not None:
+            outcome = messages.split_text(text, kind)[3]
+        summary = TaskSummary(task_id, attempt, outcome, source, wall_s, cpu_s, peak_bytes)
         n_ignored = self._scheduler.n_ignored
-        actions = self._scheduler.on_outcome(
-            source, task_id, attempt, kind, starved=bool(record["starved"])
-        )
+        actions = self._scheduler.on_outcome(source, task_id, attempt, kind, starved=bool(starved))
         if self._scheduler.n_ignored > n_ignored:
             return
         if not any(isinstance(action, Ended) for action in actions):
             self._progress.retried(summary)
         self._perform(actions, summary)
+
+    def _assign(self) -> None:
+        """Send what was assigned since the last time, a worker's tasks together."""
+        for worker, tasks in self._assigned.items():
+            for first in range(0, len(tasks), BATCH):
+                message = messages.assign(self._epoch, tasks[first : first + BATCH])
+                self._mailbox.post(worker, Tag.ASSIGN, message)
+        self._assigned.clear()
 
     def _perform(self, actions: Sequence[Action], summary: TaskSummary | None) -> None:
         """Carry out what the scheduler wants."""
@@ -220,10 +238,7 @@ class Master:
                 self.summaries[action.task_id] = ended
                 self._progress.ended(ended)
             elif isinstance(action, Assign) and action.worker in self._workers:
-                for first in range(0, len(action.tasks), BATCH):
-                    batch = action.tasks[first : first + BATCH]
-                    message = messages.assign(self._epoch, batch)
-                    self._mailbox.post(action.worker, Tag.ASSIGN, message)
+                self._assigned.setdefault(action.worker, []).extend(action.tasks)
 
     def _tell_all(self, tag: Tag, level: int) -> None:
         for worker in self._workers:

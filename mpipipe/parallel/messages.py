@@ -30,9 +30,9 @@ class Tag(IntEnum):
     STOP = 3
     """Master to worker: the phase is over (`LEVEL`)."""
     OUTCOME = 4
-    """Worker to master: an attempt has ended and is committed (`OUTCOME`)."""
+    """Worker to master: attempts have ended and are committed (`OUTCOME`, up to `BATCH`)."""
     TEXT = 5
-    """Worker to master, before its OUTCOME: stage, reason, traceback (`TEXT` and UTF-8 bytes)."""
+    """Worker to master, before the OUTCOME: stage, reason, traceback (`TEXT` and UTF-8 bytes)."""
     GIVEN_BACK = 6
     """Worker to master, after DRAIN: nothing is held any more (`LEVEL`)."""
     ASK_STOP = 7
@@ -105,24 +105,23 @@ def hello(epoch: int, held: Sequence[tuple[int, int]], drain: int) -> list[np.nd
     return found
 
 
-def outcome(epoch: int, result: TaskResult) -> np.ndarray:
+def outcomes(epoch: int, results: Iterable[TaskResult]) -> np.ndarray:
     """An OUTCOME message."""
-    return np.array(
-        [
-            (
-                epoch,
-                result.attempt,
-                result.task_id,
-                result.outcome.kind,
-                has_text(result.outcome),
-                result.outcome.starved,
-                result.wall_s,
-                result.cpu_s,
-                result.peak_bytes,
-            )
-        ],
-        dtype=OUTCOME,
-    )
+    rows = [
+        (
+            epoch,
+            result.attempt,
+            result.task_id,
+            result.outcome.kind,
+            has_text(result.outcome),
+            result.outcome.starved,
+            result.wall_s,
+            result.cpu_s,
+            result.peak_bytes,
+        )
+        for result in results
+    ]
+    return np.array(rows, dtype=OUTCOME)
 
 
 def has_text(found: Outcome) -> bool:

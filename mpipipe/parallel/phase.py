@@ -150,7 +150,7 @@ class _Share:
         self._was_master = world.is_master
         self._begun = False
         self._epoch = next(_epochs)
-        self._worker = Worker(self._epoch, executor, commit, deadlines_of(tasks))
+        self._worker = Worker(self._epoch, executor, commit, deadlines_of(tasks), policy.prefetch)
         self.ended = SummaryTable(tasks)
         self.announced = False
         self.interrupted = False

@@ -13,13 +13,30 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from mpipipe.data.errors import BadDataError, MpipipeError, NoWorkError
 from mpipipe.data.outcome import Outcome, OutcomeKind
-from mpipipe.parallel.frames import Closed, Frame, FrameKind, FrameReader, send_frame
+from mpipipe.parallel.bulletin import Bulletin
+from mpipipe.parallel.frames import (
+    REPORTS,
+    TASKS,
+    Closed,
+    Frame,
+    FrameKind,
+    FrameReader,
+    send_frame,
+)
 from mpipipe.parallel.tasks import Execute, Prepare, TaskReport
 from mpipipe.trace import events, log
+
+DONE = Outcome(OutcomeKind.DONE)
+"""What needs no words."""
+
+_SHARE_S = 0.005
+"""Tasks that are done wait no longer than this for others to be reported with."""
 
 _stage = ""
 _announce: Callable[[str], None] | None = None
@@ -89,7 +106,7 @@ class Program:
             FrameKind.REPORT,
             task_id,
             attempt,
-            outcome.to_json(),
+            b"" if outcome == DONE else outcome.to_json(),
             payload,
             # After MemoryError the process may be full of half-made things: start afresh.
             outcome.starved,
@@ -132,7 +149,7 @@ def _trace(error: BaseException) -> str:
         return "(the traceback can not be made)"
 
 
-def serve(connection: socket.socket, program: Program) -> None:
+def serve(connection: socket.socket, program: Program, bulletin: Bulletin) -> None:
     """Run what comes over the socket until the other side closes it."""
     global _announce
     reader = FrameReader(connection)
@@ -152,11 +169,50 @@ def serve(connection: socket.socket, program: Program) -> None:
                 events.resume(settings["events"])
                 program.begin(settings["phase"], frame.data)
             elif frame.kind == FrameKind.RUN:
-                report = program.run(frame.task_id, frame.attempt)
-                _flush()
-                send_frame(connection, report)
-                if report.retire:
+                tasks = np.frombuffer(frame.data, dtype=TASKS).tolist()
+                if not _run_all(tasks, connection, program, bulletin):
                     return
+
+
+def _run_all(
+    tasks: Sequence[tuple[int, int]],
+    connection: socket.socket,
+    program: Program,
+    bulletin: Bulletin,
+) -> bool:
+    """Run tasks and report them; small ones share a report. Whether this process may go on."""
+    shared: list[tuple[int, int, float, float]] = []
+    last, n_begun = time.perf_counter(), 0
+    for place, (task_id, attempt) in enumerate(tasks):
+        if bulletin.must_drop:
+            break
+        n_begun += 1
+        bulletin.note_begun(bulletin.n_begun + 1)
+        report = program.run(task_id, attempt)
+        is_plain = not (report.text or report.data or report.retire)
+        now = time.perf_counter()
+        if is_plain:
+            shared.append((task_id, attempt, report.wall_s, report.cpu_s))
+        if is_plain and place + 1 < len(tasks) and now - last < _SHARE_S:
+            continue
+        last = now
+        _flush()
+        _send_shared(connection, shared)
+        if not is_plain:
+            send_frame(connection, report)
+        if report.retire:
+            return False
+    _send_shared(connection, shared)
+    if bulletin.must_drop:
+        send_frame(connection, Frame(FrameKind.DROPPED, len(tasks) - n_begun))
+    return True
+
+
+def _send_shared(connection: socket.socket, shared: list[tuple[int, int, float, float]]) -> None:
+    if shared:
+        data = np.array(shared, dtype=REPORTS).tobytes()
+        send_frame(connection, Frame(FrameKind.REPORTS, data=data))
+        shared.clear()
 
 
 def _flush() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel import injection, messages
-from mpipipe.parallel.executor import Executor
+from mpipipe.parallel.executor import Executor, Submitted
 from mpipipe.parallel.mailbox import Mailbox
-from mpipipe.parallel.messages import Tag
+from mpipipe.parallel.messages import BATCH, Tag
 from mpipipe.parallel.tasks import Commit, TaskResult
 from mpipipe.parallel.watch import Pulse
 from mpipipe.trace import events
@@ -29,6 +29,8 @@ class Worker:
     ----------
     deadlines
         Seconds by task id, for the tasks that have one.
+    prefetch
+        Tasks that a rank holds if they are not small.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Worker:
         executor: Executor,
         commit: Commit,
         deadlines: Mapping[int, float],
+        prefetch: int = 2,
     ) -> None:
+        self._prefetch = prefetch
         self._mailbox: Mailbox
         self._pulse: Pulse
         self._epoch = epoch
@@ -65,9 +69,7 @@ class Worker:
         self._pulse = Pulse(others, silence_s)
         self.stopped = self._given_back = False
         self._asked_level = 0
-        held = list(self._queue)
-        if (running := self._executor.running) is not None:
-            held.insert(0, (running.task_id, running.attempt))
+        held = [*self._executor.held(), *self._queue]
         injection.here("hello")
         for message in messages.hello(self._epoch, held, self._drain_level):
             self._post(Tag.HELLO, message)
@@ -75,7 +77,7 @@ class Worker:
     @property
     def busy(self) -> bool:
         """Whether a task runs."""
-        return self._executor.running is not None
+        return self._executor.n_held > 0
 
     def handle(self, tag: Tag, records: np.ndarray) -> None:
         """Take a message of the master."""
@@ -106,16 +108,16 @@ class Worker:
             self._asked_level = stop_level
             self._post(Tag.ASK_STOP, messages.level(self._epoch, stop_level))
         self._look_after_master()
-        result = self._executor.poll()
+        results = self._executor.poll()
         started = self._start_next()
         if not self.busy and self._idle_since is None:
             self._idle_since = time.perf_counter()
-        if result is not None:
-            self._finish(result)
+        if results:
+            self._finish(results)
         if self._drain_level and not self.busy and not self._given_back:
             self._given_back = True
             self._post(Tag.GIVEN_BACK, messages.level(self._epoch, 0))
-        return started or result is not None
+        return started or bool(results)
 
     def _look_after_master(self) -> None:
         """Give a sign of life; end a master that gives none."""
@@ -128,18 +130,37 @@ class Worker:
             world.give_up(MASTER)
 
     def _start_next(self) -> bool:
-        """Start the next task if none runs; before the last one is committed, which takes time."""
-        if self.busy or not self._queue:
+        """Start the next task if none runs; before the last one is committed, which takes time.
+
+        When more wait than the prefetch of long tasks, they are small: many are started together.
+        """
+        n_held, n_waiting = self._executor.n_held, len(self._queue)
+        is_small = n_waiting > self._prefetch
+        if not n_waiting or n_held > (BATCH // 2 if is_small else 0):
             return False
-        task_id, attempt = self._queue.popleft()
+        number = n_waiting if is_small else 1
+        tasks = [self._queue.popleft() for _ in range(number)]
         if self._idle_since is not None:
             events.record("wait", "no task", self._idle_since)
             self._idle_since = None
-        self._executor.submit(task_id, attempt, self._deadlines.get(task_id))
+        deadline_of = self._deadlines.get
+        self._executor.submit([Submitted(i, attempt, deadline_of(i)) for i, attempt in tasks])
         return True
 
-    def _finish(self, result: TaskResult) -> None:
-        """Commit a result, then tell the master."""
+    def _finish(self, results: Sequence[TaskResult]) -> None:
+        """Commit results, then tell the master."""
+        committed = []
+        for result in results:
+            kept = self._make_last(result)
+            if messages.has_text(kept.outcome):
+                self._post(Tag.TEXT, messages.text(self._epoch, kept))
+            committed.append(kept)
+        for first in range(0, len(committed), BATCH):
+            batch = committed[first : first + BATCH]
+            self._post(Tag.OUTCOME, messages.outcomes(self._epoch, batch))
+
+    def _make_last(self, result: TaskResult) -> TaskResult:
+        """Commit a result; it has failed if that does."""
         injection.here("commit")
         events.set_task(result.task_id)
         try:
@@ -154,9 +175,7 @@ class Worker:
             )
             result = replace(result, outcome=outcome, payload=b"")
         events.set_task(-1)
-        if messages.has_text(result.outcome):
-            self._post(Tag.TEXT, messages.text(self._epoch, result))
-        self._post(Tag.OUTCOME, messages.outcome(self._epoch, result))
+        return result
 
     def _drain(self, level: int) -> None:
         """Drop what has not started; at level 2 also what runs."""
@@ -164,6 +183,8 @@ class Worker:
         self._queue.clear()
         if self._drain_level >= 2:
             self._executor.drop()
+        else:
+            self._executor.drop_waiting()
 
     def _post(self, tag: Tag, message: np.ndarray) -> None:
         self._mailbox.post(MASTER, tag, message)

@@ -15,7 +15,6 @@ once; products are hashed by the tasks that write them.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import sys
@@ -34,6 +33,7 @@ from mpipipe.parallel.progress import make_progress
 from mpipipe.parallel.tasks import PhaseReport, Policy, SpecTable, TaskResult
 from mpipipe.parallel.together import on_master, together
 from mpipipe.parallel.world import World
+from mpipipe.run import lease
 from mpipipe.run.attempts import encode_attempt
 from mpipipe.run.completion import (
     Product,
@@ -52,10 +52,12 @@ from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.publish import publish_tables
 from mpipipe.run.task import TaskTable
-from mpipipe.store.checksums import write_json_atomically, write_text_atomically
+from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.records import RecordWriter
 from mpipipe.trace import events, log
+
+Make = Callable[[], Callable[[], None]]
 
 _MEMORY_SHARE = 0.95
 """Of a node's memory that its tasks may take: the rest is for the ranks' MPI processes."""
@@ -101,7 +103,7 @@ class RunResult:
         return any(set(counts) - fine for counts in self.outcomes.values())
 
 
-def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = False) -> RunResult:
+def drive(layout: RunLayout, make: Make | None, *, quiet: bool = False) -> RunResult:
     """Run all phases of a plan. Collective: every rank of the launcher calls it alike.
 
     Parameters
@@ -109,7 +111,8 @@ def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = F
     layout
         The run folder.
     make
-        Makes and saves the plan, called on rank 0 only; None resumes the plan that is there.
+        Prepares a run and gives the function that saves it, called on rank 0 only; None resumes
+        the run that is there.
     quiet
         Show no progress.
 
@@ -128,6 +131,7 @@ def drive(layout: RunLayout, make: Callable[[], None] | None, *, quiet: bool = F
         finally:
             result.is_master, result.n_lost = world.is_master, world.n_lost
             if world.is_master:
+                lease.release(layout, world.id)
                 end_beat(layout)
     result.left_badly = world.left_badly
     return result
@@ -146,7 +150,7 @@ def _warn_of_losses(world: World, *, quiet: bool) -> None:
 def _drive(
     ranks: Ranks,
     layout: RunLayout,
-    make: Callable[[], None] | None,
+    make: Make | None,
     result: RunResult,
     *,
     quiet: bool,
@@ -195,11 +199,13 @@ def _drive(
 # -- the master's part ----------------------------------------------------------------------------
 
 
-def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> int:
+def _begin(layout: RunLayout, make: Make | None, ranks: Ranks) -> int:
     """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
         _make_once(layout, make, ranks.world)
-    elif not layout.plan.exists():
+    elif layout.plan.exists():
+        _take_lease(layout, ranks.world)
+    else:
         raise ConfigError(
             "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
         )
@@ -221,17 +227,21 @@ def _begin(layout: RunLayout, make: Callable[[], None] | None, ranks: Ranks) -> 
     return incarnation
 
 
-def _make_once(layout: RunLayout, make: Callable[[], None], world: World) -> None:
+def _make_once(layout: RunLayout, make: Make, world: World) -> None:
     """Make the plan, unless a rank 0 of these same ranks has made it and died."""
-    claim = layout.root / ".started-by"
-    if layout.plan.exists() and world.generation:
-        with contextlib.suppress(OSError):
-            if claim.read_text(encoding="utf-8") == world.id:
-                return
-    if not layout.plan.exists():
-        layout.create()
-        write_text_atomically(claim, world.id)
-    make()
+    if layout.plan.exists() and lease.is_held_by(layout, world.id):
+        return
+    save = make()
+    layout.create()
+    _take_lease(layout, world)
+    save()
+
+
+def _take_lease(layout: RunLayout, world: World) -> None:
+    """See to it that nobody else works on the run."""
+    peers = world.peers if world.size > 1 else (lease.myself(),)
+    lease.take(layout, world.id, peers, lambda text: print(text, file=sys.stderr, flush=True))
+    beat(layout)
 
 
 def _remove_torn(layout: RunLayout) -> None:

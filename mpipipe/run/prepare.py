@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpipipe.data.camera import Camera
-from mpipipe.data.errors import ConfigError, MissingInputError, MpipipeError
+from mpipipe.data.errors import ConfigError, MissingInputError
 from mpipipe.data.inventory import Inventory
 from mpipipe.run.config import AnyConfig, load_config
 from mpipipe.run.costs import DEFAULTS, Costs, load_costs
@@ -75,8 +75,8 @@ def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inven
     return plan, config, inventory
 
 
-def make_run(request: Request, layout: RunLayout) -> None:
-    """Prepare a run and save it into its folder.
+def make_run(request: Request, layout: RunLayout) -> Callable[[], None]:
+    """Prepare a run; what is given back saves it into its folder, which is not touched before.
 
     Raises
     ------
@@ -84,16 +84,14 @@ def make_run(request: Request, layout: RunLayout) -> None:
         If that can not be done.
     """
     refuse_used_folder(layout)
-    is_new = not layout.root.exists()
-    layout.create()
-    try:
-        plan, config, inventory = prepare(request, layout)
+    layout.check_parent()
+    plan, config, inventory = prepare(request, layout)
+
+    def save() -> None:
+        refuse_used_folder(layout)  # somebody else may have had the same idea meanwhile
         save_run(layout, plan, config, inventory.camera)
-    except MpipipeError:
-        if is_new:
-            with contextlib.suppress(OSError):  # not empty: then something is worth a look
-                layout.root.rmdir()
-        raise
+
+    return save
 
 
 def find_camera(name: str | None) -> Camera | None:

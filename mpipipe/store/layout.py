@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class RunLayout:
     def heartbeat(self) -> Path:
         """Touched every few seconds while the run goes on."""
         return self.root / "heartbeat"
+
+    @property
+    def lease(self) -> Path:
+        """Who works on the run."""
+        return self.root / "lease.json"
 
     @property
     def completion(self) -> Path:
@@ -143,11 +149,28 @@ class RunLayout:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise OutputError(
-                f"the run folder can not be written: {error.strerror}",
-                file=self.root,
-                way_out="choose another folder with -o, or mend its permissions",
-            ) from error
+            raise self._unwritable(error.strerror) from error
+
+    def check_parent(self) -> None:
+        """See whether the folder could be made, without making it.
+
+        Raises
+        ------
+        OutputError
+            If it can not.
+        """
+        nearest = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not nearest.is_dir():
+            raise self._unwritable(f"{nearest} is a file")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise self._unwritable(os.strerror(errno.EACCES))
+
+    def _unwritable(self, reason: str | None) -> OutputError:
+        return OutputError(
+            f"the run folder can not be written: {reason}",
+            file=self.root,
+            way_out="choose another folder with -o, or mend its permissions",
+        )
 
     def incarnations(self) -> list[int]:
         """Numbers of the incarnations that have started, ascending."""

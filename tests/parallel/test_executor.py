@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpipipe.data.outcome import Outcome, OutcomeKind
-from mpipipe.parallel.executor import InProcessExecutor, ProcessExecutor
+from mpipipe.parallel.executor import InProcessExecutor, ProcessExecutor, Submitted
 from mpipipe.parallel.tasks import TaskReport
 
 
@@ -24,6 +24,11 @@ def execute(phase, task_id, attempt):
         return TaskReport(Outcome(OutcomeKind.DONE), str(child).encode())
     if task_id == 4:
         os.kill(os.getpid(), signal.SIGSTOP)
+    if 100 <= task_id < 200:  # plainly done
+        time.sleep(0.001 * (task_id % 2))
+        return TaskReport(Outcome(OutcomeKind.DONE))
+    if task_id == 5:
+        time.sleep(0.3)
     return TaskReport(Outcome(OutcomeKind.DONE), f"{phase} {os.getpid()}".encode())
 
 
@@ -36,11 +41,18 @@ def executor():
 
 
 def result_of(executor, task_id, deadline_s=None, seconds=10.0):
-    executor.submit(task_id, 1, deadline_s)
-    limit = time.monotonic() + seconds
+    (result,) = results_of(executor, [(task_id, 1, deadline_s)], seconds)
+    return result
+
+
+def results_of(executor, tasks, seconds=10.0):
+    """Submit tasks together; their results, in the order they came."""
+    executor.submit([Submitted(*task) for task in tasks])
+    limit, found = time.monotonic() + seconds, []
     while time.monotonic() < limit:
-        if (result := executor.poll()) is not None:
-            return result
+        found += executor.poll()
+        if executor.n_held == 0:
+            return found
         executor.wait(0.1)
     raise AssertionError("no result")
 
@@ -65,12 +77,61 @@ def test_a_lost_process_is_replaced(executor):
     assert not Path(f"/proc/{before}").exists()
 
 
+def test_many_small_tasks_come_back_in_order(executor):
+    """Those that are plainly done, those with a payload, and one that fails."""
+    ids = [100, 101, 10, 102, 11, 103, 104]
+    found = results_of(executor, [(i, 3) for i in ids])
+    assert [(r.task_id, r.attempt) for r in found] == [(i, 3) for i in ids]
+    assert {r.outcome.kind for r in found} == {OutcomeKind.DONE}
+    assert [bool(r.payload) for r in found] == [i < 100 for i in ids]
+    assert all(r.wall_s > 0 for r in found)
+
+
+@pytest.mark.parametrize("killer", [1, 2])
+def test_the_right_one_of_many_is_blamed(executor, killer):
+    """Those before it have ended, those behind it run in the next process."""
+    ids = [100, 101, 102, killer, 103, 104, 10]
+    found = results_of(executor, [(i, 1, 0.5) for i in ids])
+    by_id = {r.task_id: r.outcome.kind for r in found}
+    assert len(found) == len(ids)
+    expected = OutcomeKind.FAILED if killer == 1 else OutcomeKind.TIMED_OUT
+    assert by_id.pop(killer) is expected
+    assert set(by_id.values()) == {OutcomeKind.DONE}
+    assert executor.n_replaced == 1
+
+
+def test_what_has_not_begun_can_be_dropped(executor):
+    executor.submit([Submitted(5, 1), Submitted(100, 1), Submitted(101, 1)])
+    time.sleep(0.1)
+    executor.drop_waiting()
+    found = []
+    limit = time.monotonic() + 5
+    while executor.n_held and time.monotonic() < limit:
+        found += executor.poll()
+        executor.wait(0.05)
+    assert [r.task_id for r in found] == [5]
+    assert executor.n_replaced == 0
+    assert [r.task_id for r in results_of(executor, [(100, 1), (101, 1)])] == [100, 101]
+
+
+def test_dropping_too_late_does_no_harm(executor):
+    """The task process has run all of it before it hears that it need not."""
+    for _ in range(20):
+        executor.submit([Submitted(100, 1), Submitted(102, 1)])
+        time.sleep(0.002)
+        executor.drop_waiting()
+        found = []
+        while executor.n_held:
+            found += executor.poll()
+        assert [r.task_id for r in results_of(executor, [(104, 1), (106, 1)])] == [104, 106]
+
+
 def test_killed_while_idle(executor):
     """Nobody's task: the process is replaced without a result."""
     os.kill(pid_of(result_of(executor, 10)), signal.SIGKILL)
     limit = time.monotonic() + 5
     while executor.n_replaced == 0 and time.monotonic() < limit:
-        assert executor.poll() is None
+        assert executor.poll() == []
         executor.wait(0.05)
     assert result_of(executor, 11).outcome.kind is OutcomeKind.DONE
 
@@ -85,16 +146,16 @@ def test_deadline(executor, task_id):
 
 
 def test_drop(executor):
-    executor.submit(2, 1, None)
+    executor.submit([Submitted(2, 1)])
     executor.drop()
-    assert executor.running is None
+    assert executor.n_held == 0
     assert result_of(executor, 10).outcome.kind is OutcomeKind.DONE
 
 
 def test_children_of_a_task_end_with_it(executor):
     """A process that a task has started does not outlive the task process."""
     child = int(result_of(executor, 3).payload)
-    executor.submit(2, 1, None)
+    executor.submit([Submitted(2, 1)])
     executor.drop()
     limit = time.monotonic() + 5
     while _runs(child) and time.monotonic() < limit:

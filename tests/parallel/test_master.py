@@ -21,6 +21,7 @@ class Post:
 
     def __init__(self, n_ranks):
         self.world = World(0, n_ranks)
+        self.world.peers *= n_ranks
         self.posted = []
 
     def post(self, rank, tag, message):
@@ -52,7 +53,7 @@ def hello(master, rank, held=()):
 
 def outcome(master, rank, task_id, attempt=1, kind=OutcomeKind.DONE):
     result = TaskResult("p", task_id, attempt, Outcome(kind))
-    master.handle(rank, Tag.OUTCOME, messages.outcome(EPOCH, result))
+    master.handle(rank, Tag.OUTCOME, messages.outcomes(EPOCH, [result]))
 
 
 def test_nothing_is_handed_out_before_all_have_told():

@@ -59,5 +59,7 @@ def test_records():
     assert list(pairs) == tasks and set(found["epoch"]) == {9}
     outcome = Outcome(OutcomeKind.TIMED_OUT, "late")
     result = TaskResult("p", 2**40, 3, outcome, b"", 1.5, 0.5, 2**33)
-    (found,) = over_the_wire(Tag.OUTCOME, messages.outcome(9, result))
-    assert found.tolist() == (9, 3, 2**40, 5, 1, 1.5, 0.5, 2**33)
+    (found,) = over_the_wire(Tag.OUTCOME, messages.outcomes(9, [result]))
+    assert found.tolist() == (9, 3, 2**40, 5, 1, 0, 1.5, 0.5, 2**33)
+    many = messages.outcomes(9, [result] * messages.BATCH)
+    assert len(many) == messages.BATCH and many.nbytes <= EAGER
