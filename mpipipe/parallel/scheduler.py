@@ -164,7 +164,9 @@ class Scheduler:
 
     def __init__(self, tasks: Sequence[TaskSpec], policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
-        self._most_held = max(self.policy.batch, self.policy.prefetch)
+        # Of small tasks one batch runs while the next one is on its way.
+        n_small = 2 * self.policy.batch if self.policy.batch > 1 else 1
+        self._most_held = max(n_small, self.policy.prefetch)
         table = SpecTable.of(tasks)
         order = np.lexsort((table.ids, -table.costs, -table.priorities))
         ids, keys = table.ids[order], table.affinities[order]
@@ -461,7 +463,7 @@ class Scheduler:
         if self.draining or state is None:
             return picked
         policy, held = self.policy, state.held
-        most = max(policy.batch, depth)
+        most = self._most_held if depth == policy.prefetch else depth
         while self.n_waiting and len(held) < most:
             if len(held) >= depth and (
                 depth < policy.prefetch

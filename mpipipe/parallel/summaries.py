@@ -37,6 +37,9 @@ class SummaryTable:
         self._order = np.argsort(self._ids, kind="stable")
         self._sorted = self._ids[self._order]
         size = len(self._ids)
+        # Mostly ids are a row of numbers.
+        is_row = size > 0 and bool(np.all(np.diff(self._ids) == 1))
+        self._first = int(self._ids[0]) if is_row else None
         self.kinds = np.full(size, NOT_ENDED, dtype=np.int8)
         self._attempts, self._ranks = np.zeros((2, size), dtype=np.int32)
         self._wall, self._cpu = np.zeros((2, size))
@@ -93,6 +96,9 @@ class SummaryTable:
         return _InOrder(self, np.flatnonzero(self.kinds != NOT_ENDED))
 
     def _place(self, task_id: int) -> int:
+        if self._first is not None:
+            place = task_id - self._first
+            return place if 0 <= place < len(self._ids) else -1
         found = int(np.searchsorted(self._sorted, task_id))
         if found < len(self._sorted) and self._sorted[found] == task_id:
             return int(self._order[found])

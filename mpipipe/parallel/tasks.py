@@ -300,7 +300,7 @@ class Policy:
         Tasks that a rank holds: one runs, the rest wait beside it.
     prefetch_s, batch
         Small tasks: a rank is given more, until they are worth `prefetch_s` seconds or number
-        `batch` (at most `messages.BATCH`).
+        twice `batch` (at most `messages.BATCH`): one runs, the other waits.
     grace_s
         Seconds that running tasks have to finish once the phase is asked to stop.
     node_memory

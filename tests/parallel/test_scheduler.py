@@ -176,7 +176,7 @@ class Ranks(RuleBasedStateMachine):
             assert busy == self.alive, "a task waits although a worker has nothing to do"
         for worker in self.alive:
             n_held = len(scheduler.held_by(worker))
-            assert n_held <= max(self.policy.prefetch, self.policy.batch)
+            assert n_held <= max(self.policy.prefetch, 2 * self.policy.batch)
 
     def memory_is_short(self):
         """Whether a worker may have to wait for memory; checks that nobody has too much."""
@@ -261,7 +261,7 @@ def test_limits_of_attempts(kind):
 def test_small_tasks_go_in_batches():
     tasks = [TaskSpec(i, 0.0001) for i in range(1000)]
     actions = Scheduler(tasks, Policy(batch=64)).on_join(range(2))
-    assert [len(action.tasks) for action in actions] == [64, 64]
+    assert [len(action.tasks) for action in actions] == [128, 128]
     actions = Scheduler([TaskSpec(i, 1.0) for i in range(1000)]).on_join(range(2))
     assert [len(action.tasks) for action in actions] == [2, 2]
 
