@@ -52,16 +52,16 @@ def run_ranks(ranks: int, arguments: Sequence[object], seconds: float) -> Any:
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            _end_session(process.pid)
+            end_session(process.pid)
             raise RuntimeError(f"{command} did not end in {seconds} s") from None
         finally:
-            _end_session(process.pid)
+            end_session(process.pid)
     if process.returncode or not out.strip():
         raise RuntimeError(f"{command} ended with {process.returncode}: {err[-2000:]}")
     return json.loads(out.strip().splitlines()[-1])
 
 
-def _end_session(session: int) -> None:
+def end_session(session: int) -> None:
     """Kill what is left of a session that we started; ranks lead process groups of their own."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
