@@ -23,14 +23,14 @@ def survive(mpirun, mpirun_version, tmp_path):
     if mpirun_version < (5,):
         pytest.skip("this mpirun has no ULFM")
 
-    def run(disturbances, options=ULFM):
+    def run(disturbances, options=ULFM, cost=1.0):
         struck = tmp_path / "struck"
         struck.mkdir()
         folder = tmp_path / "run"
         folder.mkdir()
         done = mpirun(
             3,
-            [PROGRAM, folder],
+            [PROGRAM, folder, cost],
             seconds=60,
             options=options,
             environment={"MPIPIPE_INJECT": disturbances, "MPIPIPE_INJECT_LOG": str(struck)},
@@ -68,6 +68,16 @@ def test_the_others_finish(survive, disturbances, lost):
     again = [r.task_id for found in records.values() for r in found]
     # Only what the dead had in their hands is done again, and what they committed unheard.
     assert len(again) - 48 <= 3 * len(lost)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_many_small_tasks_in_one_hand(survive, rank):
+    """All that a rank was given at once and had not committed is done by others."""
+    report, records, _ = survive(f"{rank}:commit:3:kill", cost=1e-4)
+    assert report["kinds"] == [0] * 48 and report["lost"] == 1
+    done = [r.task_id for found in records.values() for r in found]
+    assert sorted(set(done)) == list(range(48))
+    assert len(done) <= 49, "what was committed need not be done again"
 
 
 def test_without_ulfm_nothing_is_tried(survive):

@@ -1,4 +1,6 @@
-"""Two phases of short tasks whose ranks may be lost: `survive.py FOLDER`.
+"""Two phases of short tasks whose ranks may be lost: `survive.py FOLDER [COST]`.
+
+COST is what the scheduler is told that a task takes, in seconds; of small ones it gives many.
 
 Every rank commits to FOLDER/RANK.records; the last thing is FOLDER/report.json by rank 0.
 """
@@ -17,6 +19,7 @@ from mpipipe.store.records import RecordWriter, read_records
 
 folder = Path(sys.argv[1])
 N = 24
+COST = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
 SILENCE_S = 1.5
 
 
@@ -42,7 +45,7 @@ with launch(execute) as ranks:
 
     kinds = []
     for number, phase in enumerate(("first", "second")):
-        tasks = [TaskSpec(number * N + i) for i in range(N)]
+        tasks = [TaskSpec(number * N + i, COST) for i in range(N)]
         policy = Policy(silence_s=SILENCE_S)
         report = ranks.run_phase(phase, tasks, commit, policy=policy, committed=committed)
         kinds += report.kinds.tolist()
