@@ -114,6 +114,11 @@ class Master:
             self._tell_all(Tag.STOP, int(left))
         self._progress.update(self._running)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a worker has nothing to do from the end of its task until it hears of the next."""
+        return self._policy.prefetch == 1 and self._scheduler.n_waiting > 0
+
     def drain(self, level: int) -> None:
         """Hand out nothing more; at level 2 have the workers drop what runs."""
         if level <= self._drain_level or self._stopped:

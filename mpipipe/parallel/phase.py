@@ -46,8 +46,8 @@ from mpipipe.parallel.worker import MASTER, Worker
 from mpipipe.parallel.world import World
 from mpipipe.trace import events
 
-# Right after a message the next one is likely; a rank without work looks every millisecond, a busy
-# one, which has its next task already, every ten.
+# Right after a message the next one is likely; a rank without work looks every millisecond, as does
+# the master of ranks that hold one task each; a busy rank, which has its next task, every ten.
 _PAUSE_FIRST_S, _PAUSE_DRY_S, _PAUSE_BUSY_S = 0.0002, 0.001, 0.010
 # Alone there are no messages, only signals, which end a sleep no sooner than this.
 _PAUSE_ALONE_S = 0.05
@@ -273,7 +273,8 @@ def _loop(
             if mailbox.has_own:
                 continue
         else:
-            longest = _PAUSE_BUSY_S if worker.busy else _PAUSE_DRY_S
+            is_awaited = not worker.busy or (master is not None and master.is_awaited)
+            longest = _PAUSE_DRY_S if is_awaited else _PAUSE_BUSY_S
             pause = min(pause * 3, longest)
         if not worker.stopped:
             executor.wait(longest_alone or pause)
