@@ -116,7 +116,7 @@ class Master:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a worker has nothing to do from the end of its task until it hears of the next."""
+        """Whether workers do nothing between the end of a task and the word of the next one."""
         return self._policy.prefetch == 1 and self._scheduler.n_waiting > 0
 
     def drain(self, level: int) -> None:

@@ -36,7 +36,7 @@ DONE = Outcome(OutcomeKind.DONE)
 """What needs no words."""
 
 _SHARE_S = 0.005
-"""Tasks that are done wait no longer than this for others to be reported with."""
+"""Plain reports of so many seconds go together, at the end of a task."""
 
 _stage = ""
 _announce: Callable[[str], None] | None = None
@@ -149,13 +149,46 @@ def _trace(error: BaseException) -> str:
         return "(the traceback can not be made)"
 
 
+class _Outbox:
+    """What goes to the MPI process; plain reports wait for each other, but overtake nothing."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._plain: list[tuple[int, int, float, float]] = []
+        self._last = 0.0
+
+    def report(self, report: Frame, *, at_once: bool) -> None:
+        """Send a report; a plain one soon."""
+        if report.text or report.data or report.retire:
+            _flush()
+            self.send(report)
+            return
+        self._plain.append((report.task_id, report.attempt, report.wall_s, report.cpu_s))
+        if at_once or time.perf_counter() - self._last > _SHARE_S:
+            _flush()
+            self.send_plain()
+
+    def send(self, frame: Frame) -> None:
+        """Send a message."""
+        self.send_plain()
+        send_frame(self._connection, frame)
+
+    def send_plain(self) -> None:
+        """Send what has waited."""
+        self._last = time.perf_counter()
+        if self._plain:
+            data = np.array(self._plain, dtype=REPORTS).tobytes()
+            self._plain.clear()
+            send_frame(self._connection, Frame(FrameKind.REPORTS, data=data))
+
+
 def serve(connection: socket.socket, program: Program, bulletin: Bulletin) -> None:
     """Run what comes over the socket until the other side closes it."""
     global _announce
-    reader = FrameReader(connection)
+    reader, outbox = FrameReader(connection), _Outbox(connection)
 
     def announce(name: str) -> None:
-        send_frame(connection, Frame(FrameKind.STAGE, text=name.encode()))
+        outbox.send(Frame(FrameKind.STAGE, text=name.encode()))
 
     _announce = announce
     with contextlib.suppress(Closed):
@@ -170,49 +203,28 @@ def serve(connection: socket.socket, program: Program, bulletin: Bulletin) -> No
                 program.begin(settings["phase"], frame.data)
             elif frame.kind == FrameKind.RUN:
                 tasks = np.frombuffer(frame.data, dtype=TASKS).tolist()
-                if not _run_all(tasks, connection, program, bulletin):
+                if not _run_all(tasks, outbox, program, bulletin):
                     return
 
 
 def _run_all(
-    tasks: Sequence[tuple[int, int]],
-    connection: socket.socket,
-    program: Program,
-    bulletin: Bulletin,
+    tasks: Sequence[tuple[int, int]], outbox: _Outbox, program: Program, bulletin: Bulletin
 ) -> bool:
-    """Run tasks and report them; small ones share a report. Whether this process may go on."""
-    shared: list[tuple[int, int, float, float]] = []
-    last, n_begun = time.perf_counter(), 0
-    for place, (task_id, attempt) in enumerate(tasks):
+    """Run tasks one after the other. Whether this process may go on."""
+    n_left = len(tasks)
+    for task_id, attempt in tasks:
         if bulletin.must_drop:
             break
-        n_begun += 1
+        n_left -= 1
         bulletin.note_begun(bulletin.n_begun + 1)
         report = program.run(task_id, attempt)
-        is_plain = not (report.text or report.data or report.retire)
-        now = time.perf_counter()
-        if is_plain:
-            shared.append((task_id, attempt, report.wall_s, report.cpu_s))
-        if is_plain and place + 1 < len(tasks) and now - last < _SHARE_S:
-            continue
-        last = now
-        _flush()
-        _send_shared(connection, shared)
-        if not is_plain:
-            send_frame(connection, report)
+        outbox.report(report, at_once=n_left == 0)
         if report.retire:
             return False
-    _send_shared(connection, shared)
+    outbox.send_plain()
     if bulletin.must_drop:
-        send_frame(connection, Frame(FrameKind.DROPPED, len(tasks) - n_begun))
+        outbox.send(Frame(FrameKind.DROPPED, n_left))
     return True
-
-
-def _send_shared(connection: socket.socket, shared: list[tuple[int, int, float, float]]) -> None:
-    if shared:
-        data = np.array(shared, dtype=REPORTS).tobytes()
-        send_frame(connection, Frame(FrameKind.REPORTS, data=data))
-        shared.clear()
 
 
 def _flush() -> None:
