@@ -169,6 +169,15 @@ class RecordScanner:
         found = self._walk(self.read_head, begin)
         return (head for head in found if isinstance(head, RecordHead))
 
+    def whole_heads(self, begin: int) -> Iterator[RecordHead]:
+        """The heads of whole records: payloads are read and compared with their checksums."""
+        found = self._walk(self._read_whole_head, begin)
+        return (head for head in found if isinstance(head, RecordHead))
+
+    def _read_whole_head(self, offset: int) -> tuple[RecordHead | None, int, str]:
+        record, _, trouble = self.read_record(offset)
+        return (None, 0, trouble) if record is None else self.read_head(offset)
+
     def _walk(
         self, read: Callable[[int], tuple[Record | RecordHead | None, int, str]], offset: int
     ) -> Iterator[Record | RecordHead]:
