@@ -95,11 +95,19 @@ class RecordHead:
 
 @dataclass(frozen=True)
 class Damage:
-    """A stretch of a file that holds no whole record."""
+    """A stretch of a file that holds no whole record.
+
+    Attributes
+    ----------
+    is_loss
+        Whether a whole record may have been there; False where a writer was stopped in the middle
+        of one, which nobody was told of.
+    """
 
     offset: int
     length: int
     reason: str
+    is_loss: bool = True
 
 
 def encode_head(file_number: int, record: Record) -> bytes:

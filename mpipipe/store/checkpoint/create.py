@@ -12,9 +12,7 @@ from mpipipe.data.errors import OutputError
 from mpipipe.store.checkpoint.geometry import COPIES, ENTRY_BYTES, USER_BLOCK, VERSION, Geometry
 from mpipipe.store.checkpoint.index import ENTRY, ENTRY_HELP
 from mpipipe.store.hdf5 import Area, create_areas, has_h5py
-
-SUFFIX, BARE_SUFFIX = ".h5", ".ckpt"
-"""Of a checkpoint that is HDF5, and of one that was made where there is no h5py."""
+from mpipipe.store.layout import CHECKPOINT_SUFFIXES
 
 
 def create_checkpoint(path: Path, geometry: Geometry) -> Path:
@@ -39,7 +37,7 @@ def create_checkpoint(path: Path, geometry: Geometry) -> Path:
     """
     with_hdf5 = has_h5py()
     if not with_hdf5:
-        path = path.with_suffix(BARE_SUFFIX)
+        path = path.with_suffix(CHECKPOINT_SUFFIXES[1])
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

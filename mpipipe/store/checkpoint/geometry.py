@@ -78,9 +78,7 @@ class Geometry:
     def numbered(self, index_offset: int, data_offset: int) -> Geometry:
         """This geometry for a new file whose areas were laid there."""
         number = int.from_bytes(os.urandom(8), "little") | 1
-        return replace(
-            self, file_number=number, index_offset=index_offset, data_offset=data_offset
-        )
+        return replace(self, file_number=number, index_offset=index_offset, data_offset=data_offset)
 
     def encode(self) -> bytes:
         """The header."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -25,9 +25,6 @@ from mpipipe.store.checkpoint.index import (
     whole_entries,
 )
 from mpipipe.store.records import Damage, Record, RecordHead, RecordScanner
-
-TORN = "torn"
-"""The reason of damage behind the last record of a region, where a writer was stopped."""
 
 _NONE = np.zeros(0, dtype=ENTRY)
 _FIRST_ENTRIES, _MORE_ENTRIES = 256, 1 << 15
@@ -60,10 +57,8 @@ class CheckpointReader:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise BadDataError(f"can not be opened: {error.strerror}", file=path) from error
+        self._fd = -1
+        self._open()
         try:
             self.geometry = read_geometry(self._fd, self.path)
         except BadDataError:
@@ -71,6 +66,15 @@ class CheckpointReader:
             raise
         self._size = os.fstat(self._fd).st_size
         self._progress: dict[int, _Progress] = {}
+
+    def _open(self) -> None:
+        """Open the file, again if need be."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                reason = f"can not be opened: {error.strerror}"
+                raise BadDataError(reason, file=self.path) from error
 
     @property
     def damage(self) -> list[Damage]:
@@ -93,6 +97,7 @@ class CheckpointReader:
         geometry = self.geometry
         if geometry is None:
             return _NONE
+        self._open()
         self._size = os.fstat(self._fd).st_size
         parts = []
         for region in range(geometry.n_regions):
@@ -131,6 +136,7 @@ class CheckpointReader:
         return self._scanner(geometry, geometry.data_of(region + 1))
 
     def _scanner(self, geometry: Geometry, limit: int) -> RecordScanner:
+        self._open()
         # A new one each time: another's window would hide what was written since.
         limit = min(limit, os.fstat(self._fd).st_size)
         return RecordScanner(self.path, self._fd, geometry.file_number, limit)
@@ -153,7 +159,9 @@ class CheckpointReader:
         parts.append(self._tail(geometry, progress, limit, thorough or is_odd))
         if not is_odd:
             # Nothing tells that this was ever whole: most likely its writer died over it.
-            progress.tail_damage = [replace(d, reason=TORN) for d in progress.tail_damage]
+            progress.tail_damage = [
+                Damage(d.offset, d.length, "torn", is_loss=False) for d in progress.tail_damage
+            ]
         return np.concatenate(parts)
 
     def _indexed(
@@ -216,9 +224,7 @@ class CheckpointReader:
         cuts = (np.flatnonzero(rows["offset"][1:] != ends[:-1]) + 1).tolist()
         return list(zip([0, *cuts], [*cuts, len(rows)], strict=True))
 
-    def _search(
-        self, geometry: Geometry, begin: int, end: int, damage: list[Damage]
-    ) -> np.ndarray:
+    def _search(self, geometry: Geometry, begin: int, end: int, damage: list[Damage]) -> np.ndarray:
         """Whole records in a stretch, by looking at its bytes."""
         scanner = self._scanner(geometry, end)
         entries = [encode_entry(geometry.file_number, h) for h in scanner.whole_heads(begin)]
@@ -270,7 +276,7 @@ class CheckpointReader:
         return False
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; reading on opens it again."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
