@@ -19,7 +19,7 @@ from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.columns import decode_columns
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.records import Record
+from mpipipe.store.records import Record, RecordHead
 
 FINAL = frozenset(
     {OutcomeKind.DONE, OutcomeKind.PARTIAL, OutcomeKind.NO_WORK, OutcomeKind.BAD_DATA}
@@ -115,7 +115,11 @@ class Ledger:
 
     def attempt(self, task_id: int) -> Attempt:
         """How the best attempt at a task went."""
-        return decode_attempt(self._reader(task_id).head_at(int(self._offsets[task_id])).meta)
+        return decode_attempt(self.head(task_id).meta)
+
+    def head(self, task_id: int) -> RecordHead:
+        """The head of the record of the best attempt at a task."""
+        return self._reader(task_id).head_at(int(self._offsets[task_id]))
 
     def record(self, task_id: int) -> Record:
         """The record of the best attempt at a task, with its payload.

@@ -36,8 +36,7 @@ def create_checkpoint(path: Path, geometry: Geometry) -> Path:
         If it can not be made.
     """
     with_hdf5 = has_h5py()
-    if not with_hdf5:
-        path = path.with_suffix(CHECKPOINT_SUFFIXES[1])
+    path = possible_name(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +53,13 @@ def create_checkpoint(path: Path, geometry: Geometry) -> Path:
             way_out="look at permissions and free space",
         ) from error
     return path
+
+
+def possible_name(path: Path) -> Path:
+    """The name of a checkpoint: it ends in ``.ckpt`` where it can not be HDF5."""
+    if has_h5py() or path.suffix != CHECKPOINT_SUFFIXES[0]:
+        return path
+    return path.with_suffix(CHECKPOINT_SUFFIXES[1])
 
 
 def _lay_areas(part: Path, geometry: Geometry) -> Geometry:

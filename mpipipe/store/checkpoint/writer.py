@@ -26,7 +26,7 @@ from mpipipe.store.records import HEADER, Record, RecordHead, encode_head
 _DATA_STEP, _INDEX_STEP = 8 << 20, 1 << 16
 
 
-class _File:
+class OpenFile:
     """A checkpoint that is open for writing."""
 
     def __init__(self, path: Path) -> None:
@@ -59,10 +59,10 @@ def _behind(parts: list[bytes], done: int) -> list[memoryview]:
     return rest
 
 
-class _Region:
+class Region:
     """A region of which this process is the only writer."""
 
-    def __init__(self, file: _File, region: int, *, reserve: bool) -> None:
+    def __init__(self, file: OpenFile, region: int, *, reserve: bool) -> None:
         geometry = file.geometry
         self.file = file
         self._data, self._data_end = geometry.data_of(region), geometry.data_of(region + 1)
@@ -129,10 +129,10 @@ class CheckpointWriter:
     ) -> None:
         self._folder, self._rank, self._own = folder, rank, own
         self._timer = timer or SyncTimer()
-        self._files: list[_File] = []
-        self._shared: _File | None = None
-        self._region: _Region | None = None
-        self._own_file: _File | None = None
+        self._files: list[OpenFile] = []
+        self._shared: OpenFile | None = None
+        self._region: Region | None = None
+        self._own_file: OpenFile | None = None
         self._n_own = self._next_own = 0
         if shared is not None:
             self._shared = self._open(shared)
@@ -191,11 +191,11 @@ class CheckpointWriter:
             while self._files:
                 os.close(self._files.pop().fd)
 
-    def _open(self, path: Path) -> _File:
-        self._files.append(_File(path))
+    def _open(self, path: Path) -> OpenFile:
+        self._files.append(OpenFile(path))
         return self._files[-1]
 
-    def _region_for(self, n_bytes: int) -> _Region:
+    def _region_for(self, n_bytes: int) -> Region:
         """Where a record of this size goes."""
         if self._region is not None and self._region.has_room(n_bytes):
             return self._region
@@ -209,7 +209,7 @@ class CheckpointWriter:
         self._region = self._own_region(n_bytes)
         return self._region
 
-    def _own_region(self, n_bytes: int) -> _Region:
+    def _own_region(self, n_bytes: int) -> Region:
         """A region in a file of this rank, made if need be."""
         file = self._own_file
         if (
@@ -225,8 +225,8 @@ class CheckpointWriter:
         self._next_own += 1
         return self._take(file, self._next_own - 1)
 
-    def _take(self, file: _File, region: int) -> _Region:
-        return _Region(file, region, reserve=self._timer.durability is not Durability.NONE)
+    def _take(self, file: OpenFile, region: int) -> Region:
+        return Region(file, region, reserve=self._timer.durability is not Durability.NONE)
 
     def __enter__(self) -> CheckpointWriter:
         return self
