@@ -33,10 +33,20 @@ _TAIL = 1 << 16
 
 @dataclass
 class _Progress:
-    """How far a region has been read."""
+    """How far a region has been read.
+
+    Attributes
+    ----------
+    n_entries, end
+        Index entries and bytes that need not be looked at again.
+    ahead
+        Records behind `end` that were given already: what is before them was not whole then, but
+        may be so later if its writer lives.
+    """
 
     n_entries: int
     end: int
+    ahead: set[int] = field(default_factory=set)
     damage: list[Damage] = field(default_factory=list)
     tail_damage: list[Damage] = field(default_factory=list)
 
@@ -152,7 +162,7 @@ class CheckpointReader:
             gap = int(rows["offset"][first]) - progress.end
             if gap > 0:
                 found = self._search(geometry, progress.end, progress.end + gap, progress.damage)
-                parts.append(found)
+                parts.append(_not_in(progress.ahead, found))
             parts.append(rows[first:last])
             progress.end = _end_of(rows[last - 1])
         limit = min(geometry.data_of(region + 1), self._size)
@@ -183,7 +193,8 @@ class CheckpointReader:
             progress.damage.append(Damage(where, ENTRY_BYTES, "damaged index entry"))
         progress.n_entries += len(rows)
         found = rows[good]
-        found = found[found["offset"] >= progress.end]  # the others were found without the index
+        # Some were found before they were in the index.
+        found = _not_in(progress.ahead, found[found["offset"] >= progress.end])
         return self._in_order(geometry, found), len(bad) > 0
 
     def _read_index(self, geometry: Geometry, region: int, n_known: int) -> np.ndarray:
@@ -246,9 +257,13 @@ class CheckpointReader:
             found.append(self._search(geometry, begin, end, progress.tail_damage))
         progress.tail_damage = [d for d in progress.tail_damage if self._has_bytes(d)]
         rows = np.concatenate([_NONE, *found])
-        if len(rows):
-            progress.end = _end_of(rows[-1])
-        return rows
+        new = _not_in(progress.ahead, rows)
+        for row in rows:
+            if int(row["offset"]) == progress.end:
+                progress.end = _end_of(row)
+            else:
+                progress.ahead.add(int(row["offset"]))
+        return new
 
     def _written(self, begin: int, limit: int) -> list[tuple[int, int]]:
         """The part of a stretch from its beginning to where the last data are."""
@@ -295,6 +310,11 @@ class CheckpointReader:
 
 def _is_zero(raw: bytes) -> bool:
     return not np.frombuffer(raw, dtype=np.uint8).any()
+
+
+def _not_in(places: set[int], rows: np.ndarray) -> np.ndarray:
+    """The rows without those of records that begin at one of these places."""
+    return rows[~np.isin(rows["offset"], list(places))] if places else rows
 
 
 def _end_of(row: np.void) -> int:

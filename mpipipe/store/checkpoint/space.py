@@ -6,6 +6,7 @@ import errno
 import os
 
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM})
+_LEAST = 1 << 14
 
 
 class Reservation:
@@ -18,11 +19,11 @@ class Reservation:
     begin, end
         The stretch.
     step
-        Bytes that are taken at once.
+        Most bytes that are taken at once; as much as is in use already, while that is less.
     """
 
     def __init__(self, fd: int, begin: int, end: int, step: int) -> None:
-        self._fd, self._end, self._step = fd, end, step
+        self._fd, self._begin, self._end, self._step = fd, begin, end, step
         self._reserved = begin
 
     def reach(self, place: int) -> None:
@@ -35,7 +36,8 @@ class Reservation:
         """
         if place <= self._reserved:
             return
-        ahead = min(max(place, self._reserved + self._step), self._end)
+        step = min(max(self._reserved - self._begin, _LEAST), self._step)
+        ahead = min(max(place, self._reserved + step), self._end)
         for wanted in sorted({ahead, place}, reverse=True):
             try:
                 os.posix_fallocate(self._fd, self._reserved, wanted - self._reserved)
