@@ -17,6 +17,6 @@ class Exit(IntEnum):
     WITH_FAILURES = 3
     """The run went through, but some tasks failed or had bad data."""
     NOT_VERIFIED = 4
-    """`verify` found a product missing or altered, or the run incomplete."""
+    """`verify` found a product missing or altered, or the run incomplete, or a record damaged."""
     RESUME_ME = 75
     """Interrupted on request after committing; `run --resume` goes on."""

@@ -16,6 +16,7 @@ from mpipipe import __version__
 from mpipipe.cli import (
     calibs,
     camera,
+    checkpoint,
     config,
     doctor,
     logs,
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(camera.app, name="camera")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(config.app, name="config")
 app.command()(simulate.simulate)
 app.command()(plan.plan)

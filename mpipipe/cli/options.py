@@ -39,3 +39,25 @@ CostsOption = Annotated[
         "--costs", metavar="RUN", help="Expect tasks to cost what they did in this earlier run."
     ),
 ]
+DurabilityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--durability",
+        metavar="power|process|none",
+        help="What committed records survive (checkpoint.durability).",
+    ),
+]
+IntervalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint-interval",
+        metavar="SECONDS",
+        help="How long records may wait for a sync: seconds or auto (checkpoint.interval).",
+    ),
+]
+
+
+def checkpoint_settings(durability: str | None, interval: str | None) -> list[str]:
+    """What these options set, as assignments."""
+    found = {"durability": durability, "interval": interval}
+    return [f"checkpoint.{key}={value}" for key, value in found.items() if value is not None]

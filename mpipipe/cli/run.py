@@ -12,10 +12,13 @@ from mpipipe.cli.options import (
     CameraOption,
     ConfigOption,
     CostsOption,
+    DurabilityOption,
+    IntervalOption,
     JsonOption,
     QuietOption,
     RawArgument,
     SetOption,
+    checkpoint_settings,
 )
 
 
@@ -32,6 +35,8 @@ def run(
     config: ConfigOption = None,
     assignments: SetOption = None,
     costs: CostsOption = None,
+    durability: DurabilityOption = None,
+    checkpoint_interval: IntervalOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,6 +61,7 @@ def run(
     """
     from mpipipe.cli import drive
 
+    assignments = [*(assignments or ()), *checkpoint_settings(durability, checkpoint_interval)]
     if resume is not None:
         drive.resume(
             resume,

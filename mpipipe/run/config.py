@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -25,6 +25,7 @@ from mpipipe.stages.calibs.combine import CombineConfig
 from mpipipe.stages.calibs.defects import DefectsConfig
 from mpipipe.stages.calibs.photon_transfer import PhotonTransferConfig
 from mpipipe.stages.stage import Stage, StageConfig
+from mpipipe.store.checkpoint.syncing import Durability
 
 
 class _Branch(BaseModel):
@@ -93,6 +94,29 @@ class SchedulingConfig(_Branch):
     )
 
 
+class CheckpointConfig(_Branch):
+    """How what the tasks gave is kept; nothing here changes a product."""
+
+    durability: Durability = Field(
+        default=Durability.POWER,
+        description="power: records are synced to disk; process: they survive the death of "
+        "processes, not of the machine; none: as process, and no space is reserved",
+    )
+    interval: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="seconds for which records may wait for a sync; 0: each by itself; auto: each "
+        "by itself while syncs take less than 1 % of the time",
+    )
+    mtbf: float = Field(
+        default=20000.0, gt=0, description="hours between two losses of a node, for interval = auto"
+    )
+    files: Literal["auto", "shared", "per-rank"] = Field(
+        default="auto",
+        description="one file for all ranks, or one each; auto: shared, but not on network file "
+        "systems that do not keep several writers apart",
+    )
+
+
 class CalibsConfig(_Branch):
     """How master calibrations are built."""
 
@@ -135,6 +159,9 @@ class AnyConfig(_Branch):
     scheduling: SchedulingConfig = Field(
         default=SchedulingConfig(), description="attempts and deadlines"
     )
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="committed records"
+    )
     calibs: CalibsConfig = Field(default=CalibsConfig(), description="master calibrations")
 
     def stage_configs(self) -> dict[str, StageConfig]:
@@ -146,8 +173,8 @@ class AnyConfig(_Branch):
         }
 
     def digest(self) -> str:
-        """SHA-256 of the options that can change a product (scheduling can not)."""
-        content = self.model_dump(mode="json", exclude={"scheduling"})
+        """SHA-256 of the options that can change a product (scheduling and checkpoint can not)."""
+        content = self.model_dump(mode="json", exclude={"scheduling", "checkpoint"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

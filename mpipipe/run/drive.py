@@ -2,7 +2,7 @@
 
 Every rank executes `drive`. Rank 0 makes the plan (or takes up the one that is there) and writes
 it into the run folder; each phase hands its tasks to the ranks; what a task gives back is
-committed to the rank's record file before the master hears of it. When all phases are through,
+committed to the checkpoint before the master hears of it. When all phases are through,
 the tables are published from the records in the order of tasks, so that they do not depend on
 who ran what, and the completion record is written last.
 
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpipipe import __version__
-from mpipipe.data.errors import BadDataError, ConfigError
+from mpipipe.data.errors import BadDataError, ConfigError, OutputError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.host import memory_bytes
 from mpipipe.parallel.launch import Ranks
@@ -35,6 +35,7 @@ from mpipipe.parallel.together import on_master, together
 from mpipipe.parallel.world import World
 from mpipipe.run import lease
 from mpipipe.run.attempts import encode_attempt
+from mpipipe.run.checkpoint import begin_checkpoint, open_checkpoint
 from mpipipe.run.completion import (
     Product,
     product_of_file,
@@ -52,9 +53,9 @@ from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.publish import publish_tables
 from mpipipe.run.task import TaskTable
+from mpipipe.store.checkpoint.writer import CheckpointWriter
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.records import RecordWriter
 from mpipipe.trace import events, log
 
 Make = Callable[[], Callable[[], None]]
@@ -166,25 +167,33 @@ def _drive(
     )
     events.start(layout.trace / f"{incarnation:04d}", rank)
     context, plan = load_run(layout)
-    ranks.stop.poll = HaltWatch(layout, incarnation, lambda: ranks.world.is_master)
     ranks.world.limit_silence(context.config.scheduling.silence)
     committed = Committed(layout, incarnation)
     ledger = Ledger.read(layout, plan)
     finished = ledger.usable()
     ledger.close()
     result.n_resumed = int(np.count_nonzero(finished != NO_OUTCOME))
-    with RecordWriter(layout.record_file(incarnation, rank)) as writer:
+    ended = np.full(len(plan.tasks), NO_OUTCOME, dtype=np.int8)
+    size = ranks.world.size + ranks.world.n_lost
+    with open_checkpoint(
+        layout, context.config.checkpoint, plan, incarnation, rank, size
+    ) as writer:
+        halt = HaltWatch(layout, incarnation, lambda: ranks.world.is_master)
+        ranks.stop.poll = _looking(halt, writer)
         for phase in plan.phases:
             tasks = plan.in_phase(phase)
             earlier = finished[tasks.start : tasks.stop]
             specs = _specs(tasks, earlier, context)
             report = _run_phase(ranks, phase, plan, specs, writer, committed, context, quiet=quiet)
+            writer.sync()
+            ended[specs.ids] = report.kinds
             result.outcomes[phase] = _counts(np.concatenate([report.kinds, earlier]))
             result.interrupted = report.interrupted
             if report.interrupted:
                 return
     ledger = Ledger.read(layout, plan)
     world = ranks.world
+    on_master(world, lambda: _refuse_lost(layout, ended, ledger))
     names = world.step(lambda: publish_tables(world, layout, ledger, plan))
 
     def complete() -> int:
@@ -211,7 +220,7 @@ def _begin(layout: RunLayout, make: Make | None, ranks: Ranks) -> int:
         )
     layout.completion.unlink(missing_ok=True)
     incarnation = max(layout.incarnations(), default=0) + 1
-    layout.record_file(incarnation, 0).parent.mkdir(parents=True)
+    layout.record_folder(incarnation).mkdir(parents=True)
     facts = {
         "incarnation": incarnation,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -223,6 +232,8 @@ def _begin(layout: RunLayout, make: Make | None, ranks: Ranks) -> int:
         "versions": RunContext.versions(),
     }
     write_json_atomically(layout.provenance(incarnation), facts)
+    context, plan = load_run(layout)
+    begin_checkpoint(layout, context.config.checkpoint, plan, incarnation, ranks.world.size)
     beat(layout)
     return incarnation
 
@@ -269,6 +280,35 @@ def _tell_of_done(layout: RunLayout, result: RunResult) -> None:
     result.outcomes, result.n_products = content.outcomes, len(content.products)
 
 
+def _looking(halt: HaltWatch, writer: CheckpointWriter) -> Callable[[], int]:
+    """What each round of a phase's loop calls."""
+
+    def look() -> int:
+        writer.sync_if_due()
+        return halt()
+
+    return look
+
+
+def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
+    """See to it that what ended well is on disk: a node that died may have taken it along.
+
+    Raises
+    ------
+    OutputError
+        If it is not.
+    """
+    well = np.isin(ended, sorted(FINAL))
+    n_lost = int(np.count_nonzero(well & ~np.isin(ledger.kinds, sorted(FINAL))))
+    if n_lost:
+        raise OutputError(
+            f"records of {n_lost} tasks were lost, with a node or by the disk",
+            file=layout.records,
+            way_out=f"go on with: mpipipe run --resume {layout.root}",
+        )
+    return 0
+
+
 def _complete(
     layout: RunLayout, plan: Plan, ledger: Ledger, tables: list[str], result: RunResult
 ) -> int:
@@ -294,7 +334,7 @@ def _run_phase(
     phase: str,
     plan: Plan,
     specs: SpecTable,
-    writer: RecordWriter,
+    writer: CheckpointWriter,
     committed: Committed,
     context: RunContext,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.run.attempts import Attempt, decode_attempt
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.plan import Plan
+from mpipipe.store.checkpoint.index import phase_code
+from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.columns import decode_columns
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.records import Record, RecordHead, RecordReader
+from mpipipe.store.records import Record, RecordHead
 
 FINAL = frozenset(
     {OutcomeKind.DONE, OutcomeKind.PARTIAL, OutcomeKind.NO_WORK, OutcomeKind.BAD_DATA}
@@ -39,7 +42,7 @@ class Ledger:
     kinds
         int8, an `OutcomeKind` for each task of the plan, `NO_OUTCOME` where there is no record.
     damage
-        What was passed over in the record files, a line each.
+        What was passed over in the checkpoint files, a line each.
     """
 
     def __init__(self, layout: RunLayout, plan: Plan) -> None:
@@ -51,35 +54,46 @@ class Ledger:
         self._file_of = np.zeros(n_tasks, dtype=np.int32)
         self._offsets = np.zeros(n_tasks, dtype=np.int64)
         self._files: list[Path] = []
-        self._open: OrderedDict[int, RecordReader] = OrderedDict()
+        self._open: OrderedDict[int, CheckpointReader] = OrderedDict()
 
     @classmethod
     def read(cls, layout: RunLayout, plan: Plan) -> Ledger:
-        """Read the heads of all records; payloads stay on disk until asked for."""
+        """Read the index of all records; the records stay on disk until asked for.
+
+        Raises
+        ------
+        BadDataError
+            If a file was written by another version of mpipipe.
+        """
         ledger = cls(layout, plan)
+        codes = phase_codes(plan)
         for incarnation in layout.incarnations():
-            folder = layout.record_file(incarnation, 0).parent
-            for file in sorted(folder.glob("rank-*.records")):
+            for file in layout.checkpoints(incarnation):
                 ledger._files.append(file)
-                with RecordReader(file) as reader:
-                    for head in reader.heads():
-                        ledger._offer(incarnation, head)
-                    ledger.damage += [f"{file.name}: {d.reason}" for d in reader.damage]
+                with CheckpointReader(file) as reader:
+                    rows = reader.read_new()
+                    ledger._offer(incarnation, rows[of_plan(rows, codes)])
+                    ledger.damage += [
+                        f"{file.name}: {d.reason}" for d in reader.damage if d.is_loss
+                    ]
         return ledger
 
-    def _offer(self, incarnation: int, head: RecordHead) -> None:
-        task = head.task_id
-        if self.plan.phase_of(task) != head.phase:
-            return
-        held = int(self.kinds[task])
-        if held != NO_OUTCOME:
-            is_later = incarnation > int(self._incarnations[task])
-            if head.kind not in FINAL or (held in FINAL and not is_later):
-                return
-        self.kinds[task] = head.kind
-        self._incarnations[task] = incarnation
-        self._file_of[task] = len(self._files) - 1
-        self._offsets[task] = head.offset
+    def _offer(self, incarnation: int, rows: np.ndarray) -> None:
+        """Take up the records of one more file, as far as they are better than what is known."""
+        is_final = np.isin(rows["kind"], sorted(FINAL))
+        final = _first_of_each(rows[is_final])
+        held_final = np.isin(self.kinds[final["task"]], sorted(FINAL))
+        is_later = self._incarnations[final["task"]] < incarnation
+        self._take(incarnation, final[~held_final | is_later])
+        others = _first_of_each(rows[~is_final])
+        self._take(incarnation, others[self.kinds[others["task"]] == NO_OUTCOME])
+
+    def _take(self, incarnation: int, rows: np.ndarray) -> None:
+        tasks = rows["task"]
+        self.kinds[tasks] = rows["kind"]
+        self._incarnations[tasks] = incarnation
+        self._file_of[tasks] = len(self._files) - 1
+        self._offsets[tasks] = rows["offset"]
 
     def task_ids(self) -> list[int]:
         """Tasks with a record, ascending."""
@@ -101,7 +115,11 @@ class Ledger:
 
     def attempt(self, task_id: int) -> Attempt:
         """How the best attempt at a task went."""
-        return decode_attempt(self._reader(task_id).head_at(int(self._offsets[task_id])).meta)
+        return decode_attempt(self.head(task_id).meta)
+
+    def head(self, task_id: int) -> RecordHead:
+        """The head of the record of the best attempt at a task."""
+        return self._reader(task_id).head_at(int(self._offsets[task_id]))
 
     def record(self, task_id: int) -> Record:
         """The record of the best attempt at a task, with its payload.
@@ -118,10 +136,10 @@ class Ledger:
         payload = self.record(task_id).payload
         return decode_columns(payload)[0] if payload else {}
 
-    def _reader(self, task_id: int) -> RecordReader:
+    def _reader(self, task_id: int) -> CheckpointReader:
         """The file of a task's record; those used last stay open."""
         number = int(self._file_of[task_id])
-        reader = self._open.pop(number, None) or RecordReader(self._files[number])
+        reader = self._open.pop(number, None) or CheckpointReader(self._files[number])
         self._open[number] = reader
         if len(self._open) > _MAX_OPEN:
             self._open.popitem(last=False)[1].close()
@@ -133,31 +151,55 @@ class Ledger:
             self._open.popitem()[1].close()
 
 
+def phase_codes(plan: Plan) -> np.ndarray:
+    """What stands in the index for the phase of each task."""
+    words = np.array([phase_code(word) for word in plan.tasks.words] or [0], dtype=np.uint32)
+    found: np.ndarray = words[plan.tasks.column("phase")]
+    return found
+
+
+def of_plan(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Which records are of tasks of the plan."""
+    tasks = rows["task"]
+    found: np.ndarray = (tasks >= 0) & (tasks < len(codes)) & (rows["kind"] < len(OutcomeKind))
+    found[found] = codes[tasks[found]] == rows["phase"][found]
+    return found
+
+
+def _first_of_each(rows: np.ndarray) -> np.ndarray:
+    """The first record of each task."""
+    _, first = np.unique(rows["task"], return_index=True)
+    return rows[first]
+
+
 class Committed:
     """What the ranks of this incarnation have committed so far; each call reads what is new.
 
     Parameters
     ----------
     layout, incarnation
-        Whose record files to read.
+        Whose checkpoint to read.
     """
 
     def __init__(self, layout: RunLayout, incarnation: int) -> None:
-        self._folder = layout.record_file(incarnation, 0).parent
-        self._ends: dict[Path, int] = {}
+        self._layout, self._incarnation = layout, incarnation
+        self._readers: dict[Path, CheckpointReader] = {}
         self._found: dict[int, Outcome] = {}
 
     def __call__(self) -> Mapping[int, Outcome]:
         """Task id to outcome; a final one wins, of several the first that was found."""
-        for file in sorted(self._folder.glob("rank-*.records")):
-            with RecordReader(file) as reader:
-                for head in reader.heads(self._ends.get(file, 0)):
+        for file in self._layout.checkpoints(self._incarnation):
+            reader = self._readers.get(file) or CheckpointReader(file)
+            self._readers[file] = reader
+            for offset in reader.read_new()["offset"].tolist():
+                with contextlib.suppress(BadDataError):
+                    head = reader.head_at(offset)
                     held = self._found.get(head.task_id)
                     if held is None or (held.kind not in FINAL and head.kind in FINAL):
                         outcome = decode_attempt(head.meta).outcome
                         # Equal ones are one object: most have nothing to tell.
                         self._found[head.task_id] = _PLAIN.get(outcome, outcome)
-                self._ends[file] = reader.end
+            reader.close()
         return self._found
 
 

@@ -1,11 +1,12 @@
 """Where a run stands, from its folder alone: no MPI, no asking the run, any machine.
 
-What is read: the plan, the heads of the records, the completion record, provenance, and the time
+What is read: the plan, the index of the records, the completion record, provenance, and the time
 of the heartbeat. A run that is killed leaves all of that as it was.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.attempts import decode_attempt
 from mpipipe.run.completion import fault_of, read_completion
-from mpipipe.run.ledger import FINAL, NO_OUTCOME
+from mpipipe.run.ledger import FINAL, NO_OUTCOME, of_plan, phase_codes
 from mpipipe.run.plan import Plan, load_plan
+from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.checksums import read_json
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.records import RecordReader
 
 ALIVE_S = 90.0
 """A heartbeat comes every few seconds; what another machine sees of it may be a minute old."""
@@ -29,6 +30,7 @@ ALIVE_S = 90.0
 _HASH_LIMIT = 2e9
 """Products of a run up to this size are hashed; of a larger one only sizes are compared."""
 _RECENT_S = 60.0
+_FIRST = 1000
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Status:
     verified_by
         ``content`` or ``size``.
     faults
-        What is wrong with products, with record files, with the completion record.
+        What is wrong with products, with checkpoint files, with the completion record.
     halt_asked
         Whether somebody asked this incarnation to stop.
     """
@@ -105,10 +107,20 @@ class _Seen:
 
     kinds: np.ndarray
     ranks: set[int] = field(default_factory=set)
-    ended: list[float] = field(default_factory=list)
-    work: list[tuple[int, float]] = field(default_factory=list)
+    ended: list[np.ndarray] = field(default_factory=list)
+    tasks: list[np.ndarray] = field(default_factory=list)
+    begun: float = math.inf
     n_attempts: int = 0
     damage: list[str] = field(default_factory=list)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take up records; final outcomes win, later ones replace earlier ones."""
+        self.n_attempts += len(rows)
+        for is_final in (False, True):
+            some = rows[np.isin(rows["kind"], sorted(FINAL)) == is_final]
+            if not is_final:
+                some = some[~np.isin(self.kinds[some["task"]], sorted(FINAL))]
+            self.kinds[some["task"]] = some["kind"]
 
 
 def read_status(layout: RunLayout, *, verify: bool = True) -> Status:
@@ -163,39 +175,39 @@ def read_status(layout: RunLayout, *, verify: bool = True) -> Status:
 
 
 def _read_records(layout: RunLayout, plan: Plan, newest: int) -> _Seen:
-    """The heads of all records; while ranks write, the last one of a file may be torn."""
+    """The index of all records; while ranks write, the last ones may be torn."""
     seen = _Seen(np.full(len(plan.tasks), NO_OUTCOME, dtype=np.int8))
+    codes = phase_codes(plan)
     for incarnation in layout.incarnations():
-        folder = layout.record_file(incarnation, 0).parent
-        for file in sorted(folder.glob("rank-*.records")):
-            with RecordReader(file) as reader:
-                n_before = seen.n_attempts
-                for head in reader.heads():
-                    if plan.phase_of(head.task_id) != head.phase:
-                        continue
-                    seen.n_attempts += 1
-                    if seen.kinds[head.task_id] not in FINAL or head.kind in FINAL:
-                        seen.kinds[head.task_id] = head.kind
-                    if incarnation == newest:
-                        _note_time(seen, head.task_id, head.meta)
-                seen.damage += [
-                    f"{file.name}: {damage.reason}"
-                    for damage in reader.damage
-                    if incarnation != newest or damage.reason != "torn"
-                ]
-            if incarnation == newest and seen.n_attempts > n_before:
-                seen.ranks.add(int(file.stem.rpartition("-")[2]))
+        for file in layout.checkpoints(incarnation):
+            try:
+                reader = CheckpointReader(file)
+            except BadDataError as error:
+                seen.damage.append(str(error))
+                continue
+            with reader:
+                rows = reader.read_new()
+                rows = rows[of_plan(rows, codes)]
+                seen.add(rows)
+                seen.damage += [f"{file.name}: {d.reason}" for d in reader.damage if d.is_loss]
+                if incarnation == newest:
+                    seen.ranks |= set(np.unique(rows["rank"]).tolist())
+                    _note_times(seen, rows, reader)
     return seen
 
 
-def _note_time(seen: _Seen, task_id: int, meta: bytes) -> None:
-    try:
-        attempt = decode_attempt(meta)
-    except ValueError:
-        return
-    if attempt.ended > 0:
-        seen.ended.append(attempt.ended)
-        seen.work.append((task_id, attempt.wall_s))
+def _note_times(seen: _Seen, rows: np.ndarray, reader: CheckpointReader) -> None:
+    """When the tasks of the newest incarnation ended, and when the first of them began."""
+    seen.ended.append(rows["written"])
+    seen.tasks.append(rows["task"])
+    # Those that ended first have begun first, or nearly so.
+    for offset in rows["offset"][np.argsort(rows["written"])[:_FIRST]].tolist():
+        try:
+            attempt = decode_attempt(reader.head_at(offset).meta)
+        except (ValueError, BadDataError):
+            continue
+        if attempt.ended > 0:
+            seen.begun = min(seen.begun, attempt.ended - attempt.wall_s)
 
 
 def _phase_status(plan: Plan, phase: str, kinds: np.ndarray) -> PhaseStatus:
@@ -212,15 +224,13 @@ def _pace(plan: Plan, seen: _Seen, phases: tuple[PhaseStatus, ...]) -> tuple[flo
 
     Times are those of the records, so that the clock of this machine does not matter.
     """
-    if not seen.ended:
+    ended = np.sort(np.concatenate([np.zeros(0), *seen.ended]))
+    if not len(ended):
         return 0.0, None
-    ended = np.sort(np.array(seen.ended))
     costs = plan.tasks.column("cost")
-    begin = min(end - wall for end, (_, wall) in zip(seen.ended, seen.work, strict=True))
-    elapsed = max(float(ended[-1]) - begin, 1e-3)
-    recent = ended[ended > ended[-1] - _RECENT_S]
-    rate = len(recent) / min(elapsed, _RECENT_S)
-    met = float(sum(costs[task_id] for task_id, _ in seen.work))
+    elapsed = max(float(ended[-1]) - min(seen.begun, float(ended[0])), 1e-3)
+    rate = np.count_nonzero(ended > ended[-1] - _RECENT_S) / min(elapsed, _RECENT_S)
+    met = float(costs[np.concatenate(seen.tasks)].sum())
     left = sum(phase.cost_left_s for phase in phases)
     return rate, (elapsed * left / met if met > 0 else None)
 
@@ -250,7 +260,7 @@ def _verdict(layout: RunLayout) -> tuple[bool | None, str, list[str]]:
 def _silence(layout: RunLayout, newest: int) -> float | None:
     """Seconds since heartbeat, provenance, records or catalogues last changed."""
     watched: list[Path] = [layout.heartbeat, layout.provenance(newest)]
-    watched += layout.record_file(newest, 0).parent.glob("*.records")
+    watched += layout.checkpoints(newest)
     watched += layout.catalogue("any").parent.glob("*")
     times = []
     for path in watched:

@@ -1,5 +1,7 @@
 """Catalogues as HDF5 files: one contiguous dataset a column. The only module that imports h5py.
 
+It also lays the areas of a checkpoint file (`create_areas`), which are written without HDF5.
+
 Which calls are collective: `publish_catalogue` is, in the sense that every rank must call it. Of
 HDF5's own calls none is: the file is created by rank 0 with the plain driver and closed before any
 other rank opens it, and then every rank writes its slices through a handle of its own (the mpio
@@ -16,6 +18,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -240,16 +243,8 @@ def _create(part: Path, schema: Schema, n_rows: int, attributes: Mapping[str, An
         file.attrs["columns"] = json.dumps([column.name for column in schema.columns])
         file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
         for column in schema.columns:
-            dtype = np.dtype(column.dtype)
-            stored = _stored(dtype)
-            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            plist.set_layout(h5py.h5d.CONTIGUOUS)
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            plist.set_obj_track_times(False)
-            space = h5py.h5s.create_simple((n_rows, *stored.shape))
-            kind = h5py.h5t.py_create(stored.base, logical=True)
-            h5py.h5d.create(file.id, column.name.encode(), kind, space, dcpl=plist)
+            stored = _stored(np.dtype(column.dtype))
+            _create_dataset(h5py, file, column.name, stored.base, (n_rows, *stored.shape))
             labels = file[column.name].attrs
             labels["unit"] = column.unit
             labels["description"] = column.description
@@ -257,6 +252,75 @@ def _create(part: Path, schema: Schema, n_rows: int, attributes: Mapping[str, An
             labels["dtype"] = column.dtype
         file.flush()
     _sync(part)
+
+
+def _create_dataset(
+    h5py: Any, file: Any, name: str, dtype: np.dtype, shape: tuple[int, ...]
+) -> None:
+    """A dataset whose place in the file is fixed from the beginning."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(shape)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=plist)
+
+
+@dataclass(frozen=True)
+class Area:
+    """A dataset that others will fill without HDF5, and what its attributes say."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    attributes: Mapping[str, Any]
+
+
+def has_h5py() -> bool:
+    """Whether h5py can be imported."""
+    try:
+        _h5py()
+    except ImportError:
+        return False
+    return True
+
+
+def create_areas(
+    path: Path, user_block: int, areas: Sequence[Area], attributes: Mapping[str, Any]
+) -> list[int]:
+    """Make a sparse HDF5 file with a user block and these datasets, and close it. Not collective.
+
+    Parameters
+    ----------
+    path
+        The file; it must not exist.
+    user_block
+        Bytes before the HDF5 superblock, a power of 2; datasets begin at its multiples.
+
+    Returns
+    -------
+    list of int
+        Where each dataset begins, from the beginning of the file.
+    """
+    h5py = _h5py()
+    settings = {"alignment_threshold": _ALIGN_FROM, "alignment_interval": user_block}
+    with h5py.File(
+        path,
+        "x",
+        libver=("earliest", "v110"),
+        userblock_size=user_block,
+        locking=False,
+        **settings,
+    ) as file:
+        file.attrs.update(attributes)
+        for area in areas:
+            _create_dataset(h5py, file, area.name, area.dtype, area.shape)
+            file[area.name].attrs.update(area.attributes)
+        places = [file[area.name].id.get_offset() for area in areas]
+        file.flush()
+    return places
 
 
 def _write(

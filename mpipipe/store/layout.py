@@ -10,6 +10,9 @@ from pathlib import Path
 
 from mpipipe.data.errors import ConfigError, OutputError
 
+CHECKPOINT_SUFFIXES = (".h5", ".ckpt")
+"""Of a checkpoint that is HDF5, and of one that was made where there is no h5py."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]")
 
 
@@ -101,9 +104,18 @@ class RunLayout:
         """Committed task records, a folder an incarnation."""
         return self.root / "records"
 
-    def record_file(self, incarnation: int, rank: int) -> Path:
-        """The append-only record file of one rank."""
-        return self.records / f"{incarnation:04d}" / f"rank-{rank:05d}.records"
+    def record_folder(self, incarnation: int) -> Path:
+        """Where the records of one incarnation are."""
+        return self.records / f"{incarnation:04d}"
+
+    def checkpoint(self, incarnation: int) -> Path:
+        """The file of all ranks' records; where it can not be, each rank has its own beside it."""
+        return self.record_folder(incarnation) / "checkpoint.h5"
+
+    def checkpoints(self, incarnation: int) -> list[Path]:
+        """All files of records of one incarnation, in a fixed order."""
+        folder = self.record_folder(incarnation)
+        return sorted(path for path in folder.glob("*") if path.suffix in CHECKPOINT_SUFFIXES)
 
     def provenance(self, incarnation: int) -> Path:
         """Who ran the incarnation, when, where, with what."""

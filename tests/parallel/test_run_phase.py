@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mpipipe.store.records import read_records
+from mpipipe.store.recordfile import read_records
 
 PROGRAMS = Path(__file__).parent / "programs"
 

@@ -10,7 +10,7 @@ import pytest
 
 from mpipipe.data.errors import ConfigError
 from mpipipe.parallel import injection
-from mpipipe.store.records import read_records
+from mpipipe.store.recordfile import read_records
 
 PROGRAM = Path(__file__).parent / "programs" / "survive.py"
 CHAOS = Path(__file__).parents[2] / "tools" / "chaos"

@@ -71,7 +71,7 @@ def test_no_run(tmp_path: Path, mpipipe: Mpipipe) -> None:
 @pytest.fixture
 def layout(tmp_path: Path) -> RunLayout:
     layout = RunLayout.at(tmp_path)
-    layout.record_file(3, 0).parent.mkdir(parents=True)
+    layout.record_folder(3).mkdir(parents=True)
     return layout
 
 

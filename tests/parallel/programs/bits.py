@@ -13,7 +13,7 @@ from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.launch import launch
 from mpipipe.parallel.tasks import TaskReport, TaskSpec
 from mpipipe.store.columns import encode_columns
-from mpipipe.store.records import RecordWriter
+from mpipipe.store.recordfile import RecordWriter
 
 folder, mode = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""
 prepared = None

@@ -15,7 +15,7 @@ from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.launch import launch
 from mpipipe.parallel.tasks import Policy, TaskReport, TaskSpec
 from mpipipe.parallel.together import on_master
-from mpipipe.store.records import RecordWriter, read_records
+from mpipipe.store.recordfile import RecordWriter, read_records
 
 folder = Path(sys.argv[1])
 N = 24

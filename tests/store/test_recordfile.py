@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from mpipipe.data.errors import BadDataError, OutputError
-from mpipipe.store.records import RecordReader, RecordWriter, read_records
+from mpipipe.store.recordfile import RecordReader, RecordWriter, read_records
 
 entries = st.lists(
     st.tuples(
