@@ -9,7 +9,7 @@ from typing import NoReturn
 from mpipipe.data.errors import MpipipeError
 from mpipipe.parallel.launch import Ranks, launch
 from mpipipe.parallel.survival import AgreedError
-from mpipipe.parallel.tasks import Execute
+from mpipipe.parallel.tasks import Execute, Prepare
 from mpipipe.parallel.world import World
 
 
@@ -46,7 +46,7 @@ def fail_together(error: MpipipeError) -> NoReturn:
 
 
 @contextmanager
-def together(execute: Execute) -> Iterator[Ranks]:
+def together(execute: Execute, prepare: Prepare | None = None) -> Iterator[Ranks]:
     """`launch`, left in order by all ranks when `on_master` has failed. Collective.
 
     Raises
@@ -56,7 +56,7 @@ def together(execute: Execute) -> Iterator[Ranks]:
         nothing hangs, and no rank is aborted.
     """
     failure: MpipipeError | None = None
-    with launch(execute) as ranks:
+    with launch(execute, prepare) as ranks:
         try:
             yield ranks
         except AgreedError as error:

@@ -60,6 +60,8 @@ from mpipipe.trace import events, log
 
 Make = Callable[[], Callable[[], None]]
 
+_FINAL_KINDS = np.array(sorted(FINAL))
+
 _MEMORY_SHARE = 0.95
 """Of a node's memory that its tasks may take: the rest is for the ranks' MPI processes."""
 
@@ -124,7 +126,8 @@ def drive(layout: RunLayout, make: Make | None, *, quiet: bool = False) -> RunRe
         `FailedOnMasterError`.
     """
     result = RunResult()
-    with together(TaskRunner(layout)) as ranks:
+    runner = TaskRunner(layout)
+    with together(runner, runner.prepare) as ranks:
         world = ranks.world
         _warn_of_losses(world, quiet=quiet)
         try:
@@ -184,7 +187,12 @@ def _drive(
             tasks = plan.in_phase(phase)
             earlier = finished[tasks.start : tasks.stop]
             specs = _specs(tasks, earlier, context)
-            report = _run_phase(ranks, phase, plan, specs, writer, committed, context, quiet=quiet)
+            undone = np.flatnonzero(
+                ~np.isin(np.maximum(ended, finished)[: tasks.start], _FINAL_KINDS)
+            )
+            report = _run_phase(
+                ranks, phase, plan, specs, writer, committed, context, undone, quiet=quiet
+            )
             writer.sync()
             ended[specs.ids] = report.kinds
             result.outcomes[phase] = _counts(np.concatenate([report.kinds, earlier]))
@@ -337,6 +345,7 @@ def _run_phase(
     writer: CheckpointWriter,
     committed: Committed,
     context: RunContext,
+    undone: np.ndarray,
     *,
     quiet: bool,
 ) -> PhaseReport:
@@ -358,7 +367,15 @@ def _run_phase(
         silence_s=scheduling.silence,
         node_memory=scheduling.node_memory * 1e9 or _MEMORY_SHARE * memory_bytes(),
     )
-    return ranks.run_phase(phase, specs, commit, progress, policy=policy, committed=committed)
+    return ranks.run_phase(
+        phase,
+        specs,
+        commit,
+        progress,
+        context=undone.astype(np.int64).tobytes(),
+        policy=policy,
+        committed=committed,
+    )
 
 
 def _specs(tasks: TaskTable, earlier: np.ndarray, context: RunContext) -> SpecTable:

@@ -10,6 +10,8 @@ import resource
 import traceback
 from collections.abc import Callable
 
+import numpy as np
+
 from mpipipe.data.errors import BadDataError, NoWorkError, OutputError
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.taskprocess import note_stage
@@ -39,6 +41,7 @@ class TaskRunner:
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
         self._loaded: tuple[RunContext, Plan] | None = None
+        self._undone: list[int] = []
 
     def _load(self) -> tuple[RunContext, Plan]:
         if self._loaded is None:
@@ -47,6 +50,19 @@ class TaskRunner:
             _limit_memory(context.config.scheduling.memory_limit)
             self._loaded = context, plan
         return self._loaded
+
+    def prepare(self, phase: str, context: bytes) -> None:
+        """Take up what earlier phases have left undone: task ids as int64."""
+        self._undone = np.frombuffer(context, dtype=np.int64).tolist()
+
+    def _waits_for(self, task: Task, plan: Plan) -> Task | None:
+        """A task of an earlier phase whose product this one may need, and which has failed."""
+        for number in self._undone:
+            other = plan.tasks[number]
+            same_ccd = "" in (other.ccd, task.ccd) or other.ccd == task.ccd
+            if same_ccd and ("" in (other.band, task.band) or other.band == task.band):
+                return other
+        return None
 
     def __call__(self, phase: str, task_id: int, attempt: int) -> TaskReport:
         """Run one attempt at one task.
@@ -61,7 +77,12 @@ class TaskRunner:
         context.times.clear()
         context.enter("start")
         with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):
-            result = guarded(PHASES[phase].function, task, context)
+            if (other := self._waits_for(task, plan)) is None:
+                result = guarded(PHASES[phase].function, task, context)
+            else:
+                # Without it the product would look whole, and be another one than with it.
+                reason = f"{other.label} has failed, and may be needed; --resume tries both again"
+                result = TaskResultTables(outcome=Outcome(OutcomeKind.FAILED, reason, "masters"))
             _report(result.outcome, task)
         tables = result.tables | {"products": result.products, "stages": context.take_times()}
         return TaskReport(result.outcome, encode_columns(tables))
