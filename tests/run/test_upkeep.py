@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpipipe.data.errors import BadDataError, ConfigError
+from mpipipe.data.errors import BadDataError, ConfigError, OutputError
 from mpipipe.run.checkpoint import geometry_for
 from mpipipe.run.config import load_config
+from mpipipe.run.drive import _refuse_lost
 from mpipipe.run.ledger import Committed, Ledger
 from mpipipe.run.plan import Plan, load_plan
 from mpipipe.run.task import Draft, build_table
@@ -138,6 +139,18 @@ def test_a_file_each_gives_the_same(layout: RunLayout, tiny: Path, mpipipe: Mpip
     assert 'durability = "process"' in (root / "config.toml").read_text()
     wrong = mpipipe("run", tiny, "-o", root / "x", "--durability", "eternal")
     assert wrong.code == 1 and "checkpoint.durability" in wrong.err
+
+
+def test_lost_records_are_not_published_over(layout: RunLayout) -> None:
+    """What a rank has told of must be on disk before anything is made of it."""
+    ledger = Ledger.read(layout, load_plan(layout))
+    ended = ledger.kinds.copy()
+    assert _refuse_lost(layout, ended, ledger) == 0
+    ledger.kinds[2] = -1
+    with pytest.raises(OutputError, match="1 tasks were lost.*--resume"):
+        _refuse_lost(layout, ended, ledger)
+    ended[2] = -1
+    assert _refuse_lost(layout, ended, ledger) == 0, "it was not done by this incarnation"
 
 
 def test_options_do_not_change_products() -> None:

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -275,6 +277,14 @@ def test_fresh_file_of_old_records(tmp_path: Path) -> None:
     assert [(r.rank, r.written) for r in found] == [(r.rank, r.written) for r in records]
     assert [p.name for p in tmp_path.iterdir()] == ["new.h5"]
 
+    def broken() -> Iterator[Record]:
+        yield records[0]
+        raise BadDataError("is damaged")
+
+    with pytest.raises(BadDataError, match="is damaged"):
+        write_checkpoint(tmp_path / "other.h5", 3, 2, 10_000, broken())
+    assert [p.name for p in tmp_path.iterdir()] == ["new.h5"]
+
 
 @given(st.binary(min_size=56, max_size=56), st.integers(0, 2**64 - 1), st.integers(0, 59))
 def test_checksums_of_entries_are_those_of_zlib(body: bytes, number: int, place: int) -> None:
@@ -345,3 +355,22 @@ def test_file_systems(tmp_path: Path) -> None:
         assert file_system_of(Path(folder), table) == kind
     assert file_system_of(tmp_path, tmp_path / "missing") == ""
     assert isinstance(allows_shared_files(tmp_path), bool)
+
+
+@pytest.mark.mpi
+def test_ranks_write_one_file(comm: Any, tmp_path: Path) -> None:
+    """Every rank for itself; afterwards the records of all are there for each of them."""
+    folder = Path(comm.bcast(str(tmp_path)))
+    if comm.rank == 0:
+        create_checkpoint(folder / "checkpoint.h5", SMALL)
+    comm.Barrier()
+    with CheckpointWriter(
+        folder, comm.rank, comm.size, SMALL, None, folder / "checkpoint.h5"
+    ) as out:
+        for task in range(comm.rank, 40, comm.size):
+            out.append(*content(task))
+    comm.Barrier()
+    records, damage = read(folder / "checkpoint.h5")
+    assert sorted(map(fields, records)) == sorted(map(content, range(40))) and not damage
+    assert {record.rank for record in records} == set(range(comm.size))
+    comm.Barrier()

@@ -8,6 +8,7 @@ with its checksum when it is read.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -274,8 +275,10 @@ class CheckpointReader:
                 if place >= limit:
                     break
                 place = end = min(os.lseek(self._fd, place, os.SEEK_HOLE), limit)
-            except OSError:  # no data behind this place
-                break
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # the file system can not tell
+                    end = limit
+                break  # there are no data behind this place
         return [(begin, end)] if end > begin else []
 
     def _has_bytes(self, damage: Damage) -> bool:

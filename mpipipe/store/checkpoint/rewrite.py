@@ -48,9 +48,11 @@ def write_checkpoint(
         os.fsync(file.fd)
         os.replace(aside, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"can not be written: {error.strerror}", file=path, way_out="free disk space"
         ) from error
