@@ -42,7 +42,7 @@ def write_checkpoint(
     aside = create_checkpoint(path.with_name(path.name + ".new"), geometry)
     file = OpenFile(aside)
     try:
-        region = Region(file, 0, reserve=True)
+        region = Region(file, 0, reserve=False)  # a full disk costs this file alone
         for record in records:
             region.append(record)
         os.fsync(file.fd)
