@@ -198,7 +198,9 @@ class Bed:
         pid = self._start(host, end)
         with contextlib.suppress(BedError):  # the kernel takes its time with links of the dead
             self._ip(SWITCH, "link", "del", f"to-{host}")
-        veth = ("type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        # As in a real host the card keeps its address: peers remember it.
+        card = f"02:00:00:00:00:{int(address(host).rpartition('.')[2]):02x}"
+        veth = ("type", "veth", "peer", "name", "eth0", "address", card, "netns", str(pid))
         self._ip(SWITCH, "link", "add", f"to-{host}", *veth)
         self._ip(SWITCH, "link", "set", f"to-{host}", "master", "br0", "up")
         self._ip(host, "addr", "add", f"{address(host)}/24", "dev", "eth0")
