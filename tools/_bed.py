@@ -196,15 +196,11 @@ class Bed:
             with open(os.devnull) as nothing:
                 return self.boot(host, nothing.fileno())
         pid = self._start(host, end)
-        with contextlib.suppress(BedError):  # the kernel takes its time with links of the dead
-            self._ip(SWITCH, "link", "del", f"to-{host}")
-        # As in a real host the card keeps its address: peers remember it.
-        card = f"02:00:00:00:00:{int(address(host).rpartition('.')[2]):02x}"
-        veth = ("type", "veth", "peer", "name", "eth0", "address", card, "netns", str(pid))
-        self._ip(SWITCH, "link", "add", f"to-{host}", *veth)
-        self._ip(SWITCH, "link", "set", f"to-{host}", "master", "br0", "up")
-        self._ip(host, "addr", "add", f"{address(host)}/24", "dev", "eth0")
-        self._ip(host, "link", "set", "eth0", "up")
+        try:
+            self._plug(host, pid)
+        except BaseException:
+            self.crash(host)
+            raise
 
     def crash(self, host: str) -> None:
         """End all processes of a host at once; their peers are told by the network."""
@@ -300,6 +296,18 @@ class Bed:
         if host not in self.hosts():
             raise BedError(f"there is no host {host!r}; there are {', '.join(self.hosts())}")
 
+    def _plug(self, host: str, pid: int) -> None:
+        """Give a host that has just started its card, and put that on the switch."""
+        with contextlib.suppress(BedError):  # the kernel takes its time with links of the dead
+            self._ip(SWITCH, "link", "del", f"to-{host}")
+        # As in a real host the card keeps its address: peers remember it.
+        card = f"02:00:00:00:00:{int(address(host).rpartition('.')[2]):02x}"
+        veth = ("type", "veth", "peer", "name", "eth0", "address", card, "netns", str(pid))
+        self._ip(SWITCH, "link", "add", f"to-{host}", *veth)
+        self._ip(SWITCH, "link", "set", f"to-{host}", "master", "br0", "up")
+        self._ip(host, "addr", "add", f"{address(host)}/24", "dev", "eth0")
+        self._ip(host, "link", "set", "eth0", "up")
+
     def _ip(self, host: str, *words: str) -> str:
         """Run ip(8) in the network of a host."""
         command = ["nsenter", "-t", str(self.init_of(host)), "-n", "ip", *words]
@@ -360,11 +368,16 @@ def be_init(state: Path, host: str) -> None:
     """Make the namespaces, leave a process in them that serves the host, note it down, return."""
     libc = ctypes.CDLL(None, use_errno=True)
     _unshare(libc, _NEW_PID)  # takes effect with the next child, which is process 1 there
+    noted, note = os.pipe()
     pid = os.fork()
     if not pid:
+        os.close(note)
+        if not os.read(noted, 1):
+            os._exit(1)  # nobody knows of this host: nobody could end it
         _unshare(libc, _NEW_REST)
         _serve(state, host, libc)
     (state / f"{host}.pid").write_text(f"{pid} {_started(pid)}")
+    os.write(note, b"+")
 
 
 def _unshare(libc: ctypes.CDLL, kinds: int) -> None:

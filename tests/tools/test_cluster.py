@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -160,7 +161,50 @@ def test_hosts_come_and_go(bed, bed_module: ModuleType, tmp_path: Path) -> None:
     assert not any(bed_module._started(pid) for pid in inits)
 
 
-@pytest.mark.slow
+def test_from_the_command_line(repo: Path, bed_module: ModuleType, tmp_path: Path) -> None:
+    if reason := bed_module.why_not():
+        pytest.skip(reason)
+    (tmp_path / "data").mkdir()
+    state = tmp_path / "bed"
+    done = cluster_bed(repo, state, "up", "1", "--share", str(tmp_path / "data"))
+    try:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        seen = f"hostname; touch {tmp_path}/data/seen; exit 3"
+        done = cluster_bed(repo, state, "exec", "n1", "sh", "-c", seen)
+        assert (done.returncode, done.stdout) == (3, "n1\n")
+        assert (tmp_path / "data" / "seen").exists()
+        assert cluster_bed(repo, state, "crash", "n1").returncode == 0
+        shown = cluster_bed(repo, state, "status").stdout.splitlines()
+        assert "alive  link up" in shown[0] and "dead" in shown[1]
+        done = cluster_bed(repo, state, "linkdown", "n1")
+        assert done.returncode == 1 and "'boot n1' starts it" in done.stderr
+        assert "there is no host" in cluster_bed(repo, state, "crash", "n2").stderr
+    finally:
+        assert cluster_bed(repo, state, "down").returncode == 0
+    assert not state.exists()
+
+
+def test_a_tied_bed_dies_with_its_maker(repo: Path, bed_module: ModuleType, tmp_path: Path) -> None:
+    if reason := bed_module.why_not():
+        pytest.skip(reason)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import _bed\n"
+        "_bed.Bed(Path(sys.argv[2])).up(1, tied=True); print('up', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(repo / "tools"), str(tmp_path / "bed")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as maker:
+        assert maker.stdout and maker.stdout.readline() == b"up\n"
+        bed = bed_module.Bed(tmp_path / "bed")
+        assert all(bed.init_of(host) for host in ("switch", "ctl", "n1"))
+        maker.kill()
+    limit = time.monotonic() + 20
+    while any(bed.init_of(host) for host in ("switch", "ctl", "n1")):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    bed.down()
+    assert not bed.state.exists()
+
+
 def test_a_failed_start_leaves_nothing(
     bed_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
