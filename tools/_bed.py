@@ -83,7 +83,7 @@ class Bed:
 
     def __init__(self, state: Path) -> None:
         self.state = state.absolute()
-        self._tie: int | None = None
+        self._tie: tuple[int, int] | None = None
 
     # -- all of it ---------------------------------------------------------------------------------
 
@@ -122,20 +122,16 @@ class Bed:
         lines = ["127.0.0.1 localhost", *(f"{address(host)} {host}" for host in hosts)]
         (self.state / "hosts").write_text("\n".join(lines) + "\n")
         if tied:
-            end, self._tie = os.pipe()
-        else:
-            end = os.open(os.devnull, os.O_RDONLY)
+            self._tie = os.pipe()
         try:
-            self._start(SWITCH, end)
+            self._start(SWITCH)
             self._ip(SWITCH, "link", "add", "br0", "type", "bridge")
             self._ip(SWITCH, "link", "set", "br0", "up")
             for host in hosts:
-                self.boot(host, end)
+                self.boot(host)
         except BaseException:
             self.down()
             raise
-        finally:
-            os.close(end)
 
     def down(self) -> None:
         """End everything, whatever state it is in.
@@ -151,9 +147,9 @@ class Bed:
             raise BedError(f"{self.state} is not the state folder of a bed")
         for host in [*self.hosts(), SWITCH]:
             self.crash(host)
-        if self._tie is not None:
-            os.close(self._tie)
-            self._tie = None
+        for end in self._tie or ():
+            os.close(end)
+        self._tie = None
         shutil.rmtree(self.state)
 
     def hosts(self) -> list[str]:
@@ -176,13 +172,8 @@ class Bed:
 
     # -- one host ----------------------------------------------------------------------------------
 
-    def boot(self, host: str, end: int | None = None) -> None:
+    def boot(self, host: str) -> None:
         """Start a host that is dead, with its link up.
-
-        Parameters
-        ----------
-        end
-            The host dies when this pipe is closed at its other end; None for never.
 
         Raises
         ------
@@ -192,10 +183,7 @@ class Bed:
         self._check(host)
         if self.init_of(host) is not None:
             raise BedError(f"{host} is up")
-        if end is None:
-            with open(os.devnull) as nothing:
-                return self.boot(host, nothing.fileno())
-        pid = self._start(host, end)
+        pid = self._start(host)
         try:
             self._plug(host, pid)
         except BaseException:
@@ -318,15 +306,18 @@ class Bed:
             raise BedError(f"ip {' '.join(words)}, on {host}: {done.stderr.strip()}")
         return done.stdout
 
-    def _start(self, host: str, end: int) -> int:
-        """Start the init of a host and wait until it listens; its number."""
+    def _start(self, host: str) -> int:
+        """Start the init of a host and wait until it listens; its number.
+
+        Of a tied bed it reads from a pipe that is closed when this process ends.
+        """
         ready = self.state / f"{host}.ready"
         ready.unlink(missing_ok=True)
         path = self.state / f"{host}.log"
         with open(path, "ab") as log:
             subprocess.run(
                 [sys.executable, str(Path(__file__)), "init", str(self.state), host],
-                stdin=end,
+                stdin=self._tie[0] if self._tie else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",

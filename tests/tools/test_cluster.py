@@ -214,11 +214,11 @@ def test_a_failed_start_leaves_nothing(
     started = []
     boot = bed.boot
 
-    def fail(host: str, end: int) -> None:
+    def fail(host: str) -> None:
         started.extend([bed.init_of("switch"), bed.init_of("ctl")])
         if host == "n1":
             raise bed_module.BedError("on purpose")
-        boot(host, end)
+        boot(host)
 
     monkeypatch.setattr(bed, "boot", fail)
     with pytest.raises(bed_module.BedError, match="on purpose"):
