@@ -47,7 +47,7 @@ from mpipipe.run.completion import (
 from mpipipe.run.context import RunContext
 from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
-from mpipipe.run.halt import HaltWatch, beat, end_beat
+from mpipipe.run.halt import HaltWatch, beat, end_beat, is_superseded
 from mpipipe.run.ledger import FINAL, NO_OUTCOME, Committed, Ledger, write_outcomes
 from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
@@ -134,9 +134,9 @@ def drive(layout: RunLayout, make: Make | None, *, quiet: bool = False) -> RunRe
             _drive(ranks, layout, make, result, quiet=quiet)
         finally:
             result.is_master, result.n_lost = world.is_master, world.n_lost
-            if world.is_master:
-                lease.release(layout, world.id)
+            if world.is_master and lease.is_held_by(layout, world.id):
                 end_beat(layout)
+                lease.release(layout, world.id)
     result.left_badly = world.left_badly
     return result
 
@@ -205,6 +205,12 @@ def _drive(
     names = world.step(lambda: publish_tables(world, layout, ledger, plan))
 
     def complete() -> int:
+        if is_superseded(layout, incarnation):
+            raise ConfigError(
+                f"was taken over from these ranks, by incarnation {max(layout.incarnations())}",
+                file=layout.root,
+                way_out=f"mpipipe status {layout.root} shows it",
+            )
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
         return _complete(layout, plan, ledger, names, result)

@@ -2,6 +2,9 @@
 
 The request names the incarnation that it is for, so an old one never stops a run that was
 resumed. While it looks, the master touches a heartbeat, by which `status` knows that it lives.
+
+Ranks that seemed dead (behind a network split, or stopped for a while) and live after all find
+that a later incarnation has begun, and end.
 """
 
 from __future__ import annotations
@@ -44,6 +47,10 @@ class HaltWatch:
         now = time.monotonic()
         if now >= self._next_look and self._is_master():
             self._next_look = now + _LOOK_EVERY_S
+            if is_superseded(self._layout, self._incarnation):
+                # No sign of life from here: it would pass for one of those who work on the run.
+                self._level = NOW
+                return self._level
             if self._layout.halt.exists():
                 self._level = max(self._level, self._read())
             if now >= self._next_beat:
@@ -58,6 +65,11 @@ class HaltWatch:
         except (BadDataError, KeyError, TypeError, ValueError):
             # Written by a person's own hand, perhaps: who makes a halt file wants a halt.
             return DRAIN
+
+
+def is_superseded(layout: RunLayout, incarnation: int) -> bool:
+    """Whether a later incarnation has begun, since this one seemed dead: it must end."""
+    return layout.record_file(incarnation + 1, 0).parent.exists()
 
 
 def beat(layout: RunLayout) -> None:

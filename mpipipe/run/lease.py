@@ -135,8 +135,9 @@ def _refuse_if_alive(layout: RunLayout, held: Holder, say: Callable[[str], objec
         if not rebooted and state_of(peer):
             _refuse(layout, held, f"process {peer.pid} on {peer.host} works on it")
     if len(here) < len(held.peers) and (sign := _sign_of_life(layout, say)):
-        elsewhere = sorted({peer.host for peer in held.peers} - {me.host})
-        _refuse(layout, held, f"{sign} from {', '.join(elsewhere[:3]) or 'another container'}")
+        # In the order of ranks: it is the first one that lives of which the sign comes.
+        elsewhere = [h for h in dict.fromkeys(peer.host for peer in held.peers) if h != me.host]
+        _refuse(layout, held, f"{sign} from {' or '.join(elsewhere[:3]) or 'another container'}")
 
 
 def _refuse(layout: RunLayout, held: Holder, why: str) -> None:

@@ -18,6 +18,7 @@ from mpipipe.data.errors import OutputError
 from mpipipe.sim.astrometry import CcdWcs
 from mpipipe.sim.instrument import Chip
 from mpipipe.sim.readout import canvases
+from mpipipe.store.checksums import aside_of
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -197,7 +198,7 @@ def _write(path: Path, hdus: fits.HDUList, compress: bool) -> Path:
     content: bytes | memoryview = buffer.getbuffer()
     if compress:
         content = gzip.compress(content, 1, mtime=0)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(content)

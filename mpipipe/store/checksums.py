@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ def sha256_of(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def aside_of(path: Path) -> Path:
+    """A name beside `path` that nobody else writes to, on any host that sees the folder.
+
+    A process number would not do: hosts and containers have the same ones, and a file that a
+    process of that number left half-written may be there.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file aside, sync it, rename it: readers see the old one or the new one.
 
@@ -44,7 +54,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     OutputError
         If it can not be written; nothing half-written stays.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "w", encoding="utf-8") as stream:

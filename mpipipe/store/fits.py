@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import itertools
 import os
 import warnings
 import zlib
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpipipe.data.errors import BadDataError, OutputError
+from mpipipe.store.checksums import aside_of
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -69,9 +69,6 @@ def _unsound(path: str | Path, error: BaseException) -> BadDataError:
     return BadDataError(reason, file=path, way_out=RECOPY)
 
 
-_counter = itertools.count()
-
-
 def write_fits_atomically(path: str | Path, hdus: fits.HDUList) -> str:
     """Write a FITS file aside, sync it, read it back, rename it, sync the folder.
 
@@ -95,7 +92,7 @@ def write_fits_atomically(path: str | Path, hdus: fits.HDUList) -> str:
 
 def write_bytes_atomically(path: Path, content: bytes | memoryview) -> str:
     """`write_fits_atomically` for bytes of any kind."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{next(_counter)}.part")
+    aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

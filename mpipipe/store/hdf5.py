@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def publish_catalogue(
     Parameters
     ----------
     path
-        The file; written as PATH.part, then renamed. One that exists is replaced.
+        The file; written aside (PATH, a number of this call, ``.part``), then renamed. One that
+        exists is replaced.
     schema
         Columns with units and descriptions.
     tables
@@ -106,7 +108,9 @@ def publish_catalogue(
         On every rank, if two tables have the same task id or one lacks a column.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    # Ranks behind a network split may publish the same file meanwhile.
+    token = ranks.allgather(secrets.token_hex(8).encode())[0].decode()
+    part = path.with_name(f"{path.name}.{token}.part")
     with _all_or_none(ranks, path):
         columns = {task: _check(schema, rows, task) for task, rows in sorted(tables.items())}
     starts, n_rows = _places(ranks, {task: len(rows) for task, rows in columns.items()}, path)

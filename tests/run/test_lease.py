@@ -75,7 +75,7 @@ def test_who_lived_before_the_host_was_started_again_is_dead(layout, other, monk
 def test_other_hosts_are_known_by_their_heartbeat(layout, monkeypatch):
     monkeypatch.setattr(lease, "SILENT_S", 1.0)
     monkeypatch.setattr(lease, "_LOOK_EVERY_S", 0.05)
-    elsewhere = [Peer("another-host", 1, 5)]
+    elsewhere = [Peer("host-of-rank-0", 1, 5), Peer("another", 1, 5)]
     lease.take(layout, "a", elsewhere)
     # No sign of life was ever given: it died before the first.
     lease.take(layout, "b", elsewhere)
@@ -94,7 +94,7 @@ def test_other_hosts_are_known_by_their_heartbeat(layout, monkeypatch):
 
     thread = threading.Thread(target=live)
     thread.start()
-    with pytest.raises(ConfigError, match="signs of life come from another-host"):
+    with pytest.raises(ConfigError, match="signs of life come from host-of-rank-0 or another"):
         lease.take(layout, "d", elsewhere)
     end.set()
     thread.join()

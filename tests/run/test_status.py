@@ -87,6 +87,33 @@ def test_halt_is_for_one_incarnation(layout: RunLayout) -> None:
     assert HaltWatch(layout, 4)() == DRAIN, "a file made by hand stops whatever runs"
 
 
+def test_a_later_incarnation_ends_this_one(layout: RunLayout) -> None:
+    layout.record_file(4, 0).parent.mkdir()
+    assert HaltWatch(layout, 3)() == NOW
+    assert not layout.heartbeat.exists(), "it would pass for a sign of life of the later one"
+    assert HaltWatch(layout, 4)() == 0
+    assert layout.heartbeat.exists()
+
+
+@pytest.mark.slow
+def test_who_was_taken_over_does_not_complete(tiny: Path, tmp_path: Path, mpipipe: Mpipipe) -> None:
+    layout = RunLayout.at(tmp_path / "run")
+    command = [sys.executable, "-m", "mpipipe", "run", "-q", str(tiny), "-o", str(layout.root)]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    limit = time.monotonic() + 120
+    while not list(layout.calibs.glob("*.fits")):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.05)
+    layout.record_file(2, 0).parent.mkdir()
+    layout.lease.write_text("{}")
+    beaten = layout.heartbeat.stat().st_mtime_ns
+    assert process.wait(60) == 75
+    assert not layout.completion.exists()
+    assert layout.heartbeat.stat().st_mtime_ns == beaten, "it is not theirs any more"
+
+
 def test_only_the_master_looks(layout: RunLayout) -> None:
     ask_to_halt(layout, NOW)
     assert HaltWatch(layout, 3, lambda: False)() == 0

@@ -13,6 +13,7 @@ from astropy.io import fits
 
 from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.store import fits as store_fits
+from mpipipe.store.checksums import aside_of
 from mpipipe.store.fits import open_fits, write_bytes_atomically, write_fits_atomically
 
 
@@ -93,3 +94,18 @@ def test_open_fits_names_the_file(tmp_path: Path) -> None:
         pass
     with pytest.raises(BadDataError, match="No such file"), open_fits(tmp_path / "none.fits"):
         pass
+
+
+def test_what_is_written_aside_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts and containers have processes of the same number; one may have died while writing."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    path = tmp_path / "a.fits"
+    first = aside_of(path)
+    first.write_bytes(b"half")
+    assert aside_of(path) not in (first, path)
+    for _ in range(2):
+        write_bytes_atomically(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert first.read_bytes() == b"half"

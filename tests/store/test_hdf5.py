@@ -148,6 +148,22 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["src.h5"]
 
 
+def test_written_aside_where_nobody_else_writes(tmp_path, monkeypatch):
+    """Ranks that were taken for dead may publish the same table meanwhile."""
+    create, used = hdf5._create, []
+
+    def note(part, *others):
+        used.append(part)
+        create(part, *others)
+
+    monkeypatch.setattr(hdf5, "_create", note)
+    path = tmp_path / "src.h5"
+    for _ in range(2):
+        publish_catalogue(Alone(), path, SCHEMA, tables())
+    assert len({path, *used}) == 3
+    assert os.listdir(tmp_path) == ["src.h5"]
+
+
 def test_no_such_folder(tmp_path):
     with pytest.raises(OutputError, match="can not be written"):
         publish_catalogue(Alone(), tmp_path / "no" / "src.h5", SCHEMA, tables())
