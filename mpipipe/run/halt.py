@@ -69,7 +69,7 @@ class HaltWatch:
 
 def is_superseded(layout: RunLayout, incarnation: int) -> bool:
     """Whether a later incarnation has begun, since this one seemed dead: it must end."""
-    return layout.record_file(incarnation + 1, 0).parent.exists()
+    return layout.record_folder(incarnation + 1).exists()
 
 
 def beat(layout: RunLayout) -> None:
