@@ -75,8 +75,8 @@ class TaskRunner:
         context, plan = self._load()
         task = plan.tasks[task_id]
         context.times.clear()
-        context.enter("start")
         with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):
+            context.enter("start")
             if (other := self._waits_for(task, plan)) is None:
                 result = guarded(PHASES[phase].function, task, context)
             else:

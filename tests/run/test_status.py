@@ -88,7 +88,7 @@ def test_halt_is_for_one_incarnation(layout: RunLayout) -> None:
 
 
 def test_a_later_incarnation_ends_this_one(layout: RunLayout) -> None:
-    layout.record_file(4, 0).parent.mkdir()
+    layout.record_folder(4).mkdir()
     assert HaltWatch(layout, 3)() == NOW
     assert not layout.heartbeat.exists(), "it would pass for a sign of life of the later one"
     assert HaltWatch(layout, 4)() == 0
@@ -106,7 +106,7 @@ def test_who_was_taken_over_does_not_complete(tiny: Path, tmp_path: Path, mpipip
     while not list(layout.calibs.glob("*.fits")):
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
-    layout.record_file(2, 0).parent.mkdir()
+    layout.record_folder(2).mkdir()
     layout.lease.write_text("{}")
     beaten = layout.heartbeat.stat().st_mtime_ns
     assert process.wait(60) == 75
