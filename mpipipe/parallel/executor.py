@@ -115,6 +115,20 @@ class Executor(ABC):
         """End everything that was started."""
 
 
+def _result(phase: str, frame: Frame) -> TaskResult:
+    """What a report says."""
+    return TaskResult(
+        phase,
+        frame.task_id,
+        frame.attempt,
+        Outcome.from_json(frame.text) if frame.text else DONE,
+        frame.data,
+        frame.wall_s,
+        frame.cpu_s,
+        frame.peak_bytes,
+    )
+
+
 class ProcessExecutor(Executor):
     """Runs tasks in the task process, which is replaced when a task takes it along.
 
@@ -264,20 +278,11 @@ class ProcessExecutor(Executor):
 
     def _result_of(self, frame: Frame) -> TaskResult:
         """Make a result of a report."""
-        outcome = Outcome.from_json(frame.text) if frame.text else DONE
+        result = _result(self.phase, frame)
         self._end(frame.task_id, frame.attempt)
         if frame.retire:
             self._replace()
-        return TaskResult(
-            self.phase,
-            frame.task_id,
-            frame.attempt,
-            outcome,
-            frame.data,
-            frame.wall_s,
-            frame.cpu_s,
-            frame.peak_bytes,
-        )
+        return result
 
     def _bury(
         self,
@@ -411,18 +416,7 @@ class InProcessExecutor(Executor):
             return []
         task_id, attempt, _ = self._waiting.popleft()
         frame = self._program.run(task_id, attempt, self._on_error)
-        return [
-            TaskResult(
-                self.phase,
-                task_id,
-                attempt,
-                Outcome.from_json(frame.text) if frame.text else DONE,
-                frame.data,
-                frame.wall_s,
-                frame.cpu_s,
-                frame.peak_bytes,
-            )
-        ]
+        return [_result(self.phase, frame)]
 
     def wait(self, timeout: float) -> None:
         """Sleep if there is nothing to run."""

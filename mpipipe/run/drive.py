@@ -312,8 +312,8 @@ def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
     OutputError
         If it is not.
     """
-    well = np.isin(ended, sorted(FINAL))
-    n_lost = int(np.count_nonzero(well & ~np.isin(ledger.kinds, sorted(FINAL))))
+    well = np.isin(ended, _FINAL_KINDS)
+    n_lost = int(np.count_nonzero(well & ~np.isin(ledger.kinds, _FINAL_KINDS)))
     if n_lost:
         raise OutputError(
             f"records of {n_lost} tasks were lost, with a node or by the disk",
