@@ -35,6 +35,7 @@ import numpy as np
 
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.bulletin import Bulletin
+from mpipipe.parallel.doorbell import Doorbell
 from mpipipe.parallel.frames import (
     REPORTS,
     TASKS,
@@ -99,8 +100,11 @@ class Executor(ABC):
         """Forget what was submitted and has not begun."""
 
     @abstractmethod
-    def wait(self, timeout: float) -> None:
-        """Sleep until a task may have ended, or for `timeout` seconds."""
+    def wait(self, timeout: float, bell: Doorbell | None = None) -> None:
+        """Sleep until a task may have ended or the bell rings, not longer than `timeout` seconds.
+
+        Look for messages after that: a ring is forgotten.
+        """
 
     @abstractmethod
     def drop(self) -> None:
@@ -113,6 +117,21 @@ class Executor(ABC):
     @abstractmethod
     def close(self) -> None:
         """End everything that was started."""
+
+
+def _sleep(
+    timeout: float,
+    bell: Doorbell | None,
+    to_read: Sequence[socket.socket] = (),
+    to_write: Sequence[socket.socket] = (),
+) -> None:
+    """Sleep until the bell rings, a socket is ready, or for `timeout` seconds."""
+    readers: list[socket.socket | Doorbell] = [*to_read]
+    if bell is not None and bell.fileno() >= 0:
+        readers.append(bell)
+    ready = select.select(readers, to_write, [], max(timeout, 0.0))[0]
+    if bell is not None and bell in ready:
+        bell.clear()
 
 
 def _result(phase: str, frame: Frame) -> TaskResult:
@@ -199,13 +218,12 @@ class ProcessExecutor(Executor):
             self._bury(OutcomeKind.TIMED_OUT, lambda ending: reason, results, dump=True)
         return results
 
-    def wait(self, timeout: float) -> None:
-        """Sleep until the task process has something to say, or for `timeout` seconds."""
+    def wait(self, timeout: float, bell: Doorbell | None = None) -> None:
+        """Sleep until the task process has something to say or the bell rings."""
         if self._given:
             timeout = min(timeout, self._seconds_left())
         assert self._socket is not None
-        to_write = [self._socket] if self._out else []
-        select.select([self._socket], to_write, [], max(timeout, 0.0))
+        _sleep(timeout, bell, [self._socket], [self._socket] if self._out else [])
 
     def drop_waiting(self) -> None:
         """Have the task process begin no more; it says when it has heard that."""
@@ -418,10 +436,10 @@ class InProcessExecutor(Executor):
         frame = self._program.run(task_id, attempt, self._on_error)
         return [_result(self.phase, frame)]
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float, bell: Doorbell | None = None) -> None:
         """Sleep if there is nothing to run."""
         if not self._waiting:
-            time.sleep(timeout)
+            _sleep(timeout, bell)
 
     def drop_waiting(self) -> None:
         """Forget what was submitted: nothing of it has begun."""

@@ -20,15 +20,23 @@ from mpipipe.parallel.world import World
 
 
 class Mailbox:
-    """One rank's messages, as long as the world stays as it is."""
+    """One rank's messages, as long as the world stays as it is.
+
+    Attributes
+    ----------
+    is_woken
+        Whether all who send to this rank can wake it (`World.bell`).
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._rank = world.rank
-        self._comm = world.comm if world.size > 1 else None
+        self._comm: Any = world.comm if world.size > 1 else None
         self._to_self: deque[tuple[Tag, np.ndarray]] = deque()
         self._sending: deque[tuple[Any, np.ndarray]] = deque()
         self._status: Any = world.new_status() if self._comm is not None else None
+        senders = range(1, world.size) if world.is_master else (0,)
+        self.is_woken = all(rank == world.rank or world.ring(rank) for rank in senders)
 
     def post(self, rank: int, tag: Tag, message: np.ndarray) -> None:
         """Send a message; its buffer must not be changed afterwards."""
@@ -40,6 +48,7 @@ class Mailbox:
         buffer = message.view(np.uint8)
         try:
             self._sending.append((self._comm.Isend(buffer, dest=rank, tag=tag), buffer))
+            self.world.ring(rank)
         except self.world.mpi_error as error:
             self._only_lost(error)
 
@@ -60,7 +69,7 @@ class Mailbox:
             return found
         self.all_sent()
         try:
-            while len(found) < limit and self._comm.Iprobe(status=self._status):
+            while len(found) < limit and self._probe():
                 raw = np.empty(self._status.count, dtype=np.uint8)
                 source, tag = self._status.source, Tag(self._status.tag)
                 self._comm.Recv(raw, source=source, tag=tag)
@@ -70,6 +79,13 @@ class Mailbox:
                 raise self.world.translate(error) from error
             self._only_lost(error)
         return found
+
+    def _probe(self) -> bool:
+        """Whether a message is there; `_status` tells which."""
+        # Open MPI looks first and lets messages in afterwards, so one look finds what was there
+        # at the look before.
+        probe, status = self._comm.Iprobe, self._status
+        return bool(probe(status=status) or probe(status=status))
 
     @property
     def has_own(self) -> bool:

@@ -26,6 +26,7 @@ import numpy as np
 
 from mpipipe.data.errors import MpipipeError
 from mpipipe.parallel import injection, leftovers, watch
+from mpipipe.parallel.doorbell import Doorbell
 from mpipipe.parallel.launcher import Launcher, detect_launcher
 from mpipipe.parallel.survival import RankLostError, step
 from mpipipe.parallel.watch import Peer
@@ -73,6 +74,8 @@ class World:
         Whether a `step` is going on.
     id
         Names this start of the ranks, the same on all.
+    bell
+        Rung by ranks on this host that have sent a message; None before MPI has started.
     silence_s
         How long a rank may be stopped before it is killed.
     left_badly
@@ -106,6 +109,7 @@ class World:
         self.id = f"{self.host} {self.pid}"
         self.mpi_error: type[BaseException] | tuple[()] = ()
         self._mpi: Any = None
+        self.bell: Doorbell | None = None
         self.silence_s = watch.SILENCE_S
         self._watch: watch.Watch | None = None
         self._abandoned: list[Any] = []
@@ -166,6 +170,8 @@ class World:
 
     def _meet(self) -> tuple[Peer, ...]:
         me = watch.introduce(self.host, self.pid)
+        if self.bell is None:
+            self.bell = Doorbell(me)
         found = self.allgather(f"{me.pid} {me.started} {me.namespace} {me.host}".encode())
         peers = []
         for entry in found:
@@ -395,6 +401,10 @@ class World:
         there = self.peers[rank]
         return [r for r, peer in enumerate(self.peers) if r != rank and peer.is_beside(there)]
 
+    def ring(self, rank: int) -> bool:
+        """Wake a rank that has a message; whether that is possible."""
+        return self.bell is not None and self.bell.ring(self.peers[rank])
+
     # -- leaving ---------------------------------------------------------------------------------
 
     def abort(self, error: BaseException | str, code: int = 1) -> NoReturn:
@@ -439,6 +449,8 @@ class World:
             faulthandler.cancel_dump_traceback_later()
             if self._watch is not None:
                 self._watch.close()
+            if self.bell is not None:
+                self.bell.close()
 
     def __enter__(self) -> World:
         return self
