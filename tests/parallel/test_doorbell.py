@@ -12,8 +12,8 @@ import pytest
 
 from mpipipe.parallel.doorbell import Doorbell
 from mpipipe.parallel.executor import InProcessExecutor
-from mpipipe.parallel.tasks import TaskReport
 from mpipipe.parallel.taskprocess import DONE
+from mpipipe.parallel.tasks import TaskReport
 from mpipipe.parallel.watch import Peer, introduce
 
 
