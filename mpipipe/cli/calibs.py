@@ -10,10 +10,14 @@ import typer
 from mpipipe.cli.options import (
     CameraOption,
     ConfigOption,
+    DryRunOption,
+    ForceOption,
     JsonOption,
     QuietOption,
     RawArgument,
     SetOption,
+    VerifyOption,
+    refuse_of_resume,
 )
 
 
@@ -28,6 +32,9 @@ def calibs(
     camera: CameraOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    verify: VerifyOption = "sampled",
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,8 +51,21 @@ def calibs(
     from mpipipe.cli import drive
 
     if resume is not None:
-        drive.resume(resume, raw, output, camera, config, assignments, quiet=quiet, as_json=as_json)
+        drive.resume(
+            resume,
+            raw,
+            output,
+            camera,
+            config,
+            assignments=assignments,
+            verify=verify,
+            force=force,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=as_json,
+        )
     else:
+        refuse_of_resume(verify, force=force, dry_run=dry_run)
         drive.start(
             "calibs",
             raw,

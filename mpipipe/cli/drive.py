@@ -17,6 +17,7 @@ from mpipipe.parallel.threads import limit_threads
 if TYPE_CHECKING:
     from mpipipe.run.drive import Make, RunResult
     from mpipipe.run.plan import Goal
+    from mpipipe.run.resume import Resume
     from mpipipe.store.layout import RunLayout
 
 
@@ -46,20 +47,39 @@ def start(
 
     request = Request(raw, camera, calibs, config, tuple(assignments or ()), goal, costs)
     layout = RunLayout.at(output)
-    _carry_out(layout, lambda: make_run(request, layout), quiet=quiet, as_json=as_json)
+    _carry_out(layout, lambda: make_run(request, layout), None, quiet=quiet, as_json=as_json)
 
 
-def resume(folder: Path, *options: object, quiet: bool, as_json: bool) -> None:
-    """Go on with a run; `options` are those that only make sense for a new one."""
-    if any(options):
+def resume(
+    folder: Path,
+    *others: object,
+    assignments: list[str] | None = None,
+    verify: str = "sampled",
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Go on with a run; `others` are options that only make sense for a new one."""
+    if any(others):
         raise ConfigError(
-            "--resume takes no other options: the run folder knows them",
-            way_out="to change something, start a run in a new folder",
+            "--resume takes none of RAW, -o, --camera, --calibs, --config and --costs: the run "
+            "folder knows them",
+            way_out="--set changes an option; for anything else start a run in a new folder",
         )
+    if verify not in ("sampled", "all"):
+        raise ConfigError(f"is {verify!r}", key="--verify", way_out="write sampled or all")
     warn_of_threads()
+    from mpipipe.run.resume import Resume, describe
     from mpipipe.store.layout import RunLayout
 
-    _carry_out(RunLayout.at(folder), None, quiet=quiet, as_json=as_json)
+    layout = RunLayout.at(folder)
+    asked = Resume(tuple(assignments or ()), force, verify == "all")
+    if dry_run:
+        for line in describe(layout, asked):
+            typer.echo(line)
+        return
+    _carry_out(layout, None, asked, quiet=quiet, as_json=as_json)
 
 
 def warn_of_threads() -> None:
@@ -68,12 +88,14 @@ def warn_of_threads() -> None:
         typer.echo(f"mpipipe: {warning}", err=True)
 
 
-def _carry_out(layout: RunLayout, make: Make | None, *, quiet: bool, as_json: bool) -> None:
+def _carry_out(
+    layout: RunLayout, make: Make | None, asked: Resume | None, *, quiet: bool, as_json: bool
+) -> None:
     from mpipipe.parallel.together import FailedOnMasterError
     from mpipipe.run.drive import drive
 
     try:
-        result = drive(layout, make, quiet=quiet or as_json)
+        result = drive(layout, make, asked, quiet=quiet or as_json)
     except FailedOnMasterError as error:
         raise typer.Exit(Exit.COULD_NOT_RUN) from error
     if result.is_master:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mpipipe.data.errors import ConfigError
+
 RawArgument = Annotated[
     Path | None,
     typer.Argument(metavar="RAW", help="Folder of raw frames, or a text file that lists them."),
@@ -56,8 +58,44 @@ IntervalOption = Annotated[
     ),
 ]
 
+VerifyOption = Annotated[
+    str,
+    typer.Option(
+        "--verify",
+        metavar="sampled|all",
+        help="With --resume: products to compare with their records; sampled is all of a small "
+        "run.",
+    ),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="With --resume: do again what was done with other code, libraries or camera.",
+    ),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="With --resume: tell what would be done, and do nothing."),
+]
+
 
 def checkpoint_settings(durability: str | None, interval: str | None) -> list[str]:
     """What these options set, as assignments."""
     found = {"durability": durability, "interval": interval}
     return [f"checkpoint.{key}={value}" for key, value in found.items() if value is not None]
+
+
+def refuse_of_resume(verify: str, *, force: bool, dry_run: bool) -> None:
+    """Refuse what makes sense for a run that is there only.
+
+    Raises
+    ------
+    ConfigError
+        If any of it was given.
+    """
+    if verify != "sampled" or force or dry_run:
+        raise ConfigError(
+            "--verify, --force and --dry-run go with --resume RUN",
+            way_out="mpipipe plan RAW tells what a new run would do",
+        )

@@ -12,13 +12,17 @@ from mpipipe.cli.options import (
     CameraOption,
     ConfigOption,
     CostsOption,
+    DryRunOption,
     DurabilityOption,
+    ForceOption,
     IntervalOption,
     JsonOption,
     QuietOption,
     RawArgument,
     SetOption,
+    VerifyOption,
     checkpoint_settings,
+    refuse_of_resume,
 )
 
 
@@ -37,6 +41,9 @@ def run(
     costs: CostsOption = None,
     durability: DurabilityOption = None,
     checkpoint_interval: IntervalOption = None,
+    verify: VerifyOption = "sampled",
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,12 +59,17 @@ def run(
     Exit codes: 0 all done; 3 done, but some tasks failed or had bad data; 1 could not run;
     75 interrupted after committing (go on with --resume).
 
+    --resume goes on with a run after anything that ended it, at any number of ranks. With --set
+    it does again what the changed options concern: after a change of sfm the calexp stay and only
+    their sources are measured again. --dry-run tells what would be done.
+
     \b
     Examples:
       mpipipe run RAW -o RUN
       mpirun -n 8 mpipipe run RAW -o RUN --calibs CALIBS --set cs.reject.enabled=false
       mpirun --with-ft ulfm --mca async_mpi_finalize 1 -n 8 mpipipe run RAW -o RUN
       mpirun -n 4 mpipipe run --resume RUN
+      mpipipe run --resume RUN --set sfm.sourceDetection.threshold=4 --dry-run
     """
     from mpipipe.cli import drive
 
@@ -70,12 +82,16 @@ def run(
             camera,
             calibs,
             config,
-            assignments,
             costs,
+            assignments=assignments,
+            verify=verify,
+            force=force,
+            dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
         )
     else:
+        refuse_of_resume(verify, force=force, dry_run=dry_run)
         drive.start(
             "calibrate",
             raw,

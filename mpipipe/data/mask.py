@@ -17,14 +17,17 @@ PLANES: Mapping[str, str] = {
     "SUSPECT": "value is doubtful (near the full well, large non-linearity)",
     "NO_DATA": "no data at all",
     "CROSSTALK": "large crosstalk correction",
-    "STREAK": "satellite or aircraft trail",
+    "STREAK": "satellite or aircraft trail in one of the snaps",
     "VIGNETTED": "low response: strongly vignetted or shadowed",
     "SNAP_DIFF": "snaps differ significantly, and not by a cosmic ray",
+    "DETECTED_STREAK": "part of a detected source that is a trail",
 }
 """Plane name to meaning; the position in this table is the number of the bit."""
 
 BIT: Mapping[str, int] = {name: bit for bit, name in enumerate(PLANES)}
 VALUE: Mapping[str, int] = {name: 1 << bit for name, bit in BIT.items()}
+DETECTIONS = ("DETECTED", "DETECTED_NEGATIVE", "DETECTED_STREAK")
+"""Planes that a detection sets anew: they belong to its catalogue, not to the pixels."""
 DTYPE = np.int32
 
 

@@ -1,21 +1,29 @@
 """The task of the phase `calibrate`: one visit and CCD, raw channels to calexp and src.
 
-Each snap goes through isr and ca, all snaps together through cs and sfm. A snap that can not be
-used is left out and the task ends as partial; a task without any usable snap has bad data.
+Each snap goes through isr and ca, all snaps together through cs. The calexp is then brought into
+the form in which it is stored, and sfm works on that: so its sources can be measured again later,
+with other options, and come out as if all had been done at once. A snap that can not be used is
+left out and the task ends as partial; a task without any usable snap has bad data.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mpipipe.data.background import Background
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import Exposure, Masters
 from mpipipe.data.inventory import FrameFiles
+from mpipipe.data.mask import DETECTIONS, DTYPE, bits
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.run.context import RunContext, TaskResultTables
-from mpipipe.run.pipelines import PER_SNAP, PER_VISIT
+from mpipipe.run.basis import versions
+from mpipipe.run.completion import fault_of, products_of
+from mpipipe.run.context import Earlier, RunContext, TaskResultTables
+from mpipipe.run.pipelines import ON_CALEXP, PER_SNAP, PER_VISIT
 from mpipipe.run.tables import sdqa_rows
 from mpipipe.run.task import Task
 from mpipipe.stages.stage import Clipboard, run_chain
@@ -23,41 +31,148 @@ from mpipipe.store import images, raw
 from mpipipe.store.checksums import sha256_file
 
 
+@dataclass
+class _Image:
+    """The image of a visit and CCD, and what was noted while it was made.
+
+    Attributes
+    ----------
+    calexp
+        As it is stored; its mask has no detections yet.
+    n_snaps
+        Snaps that could be used.
+    provenance
+        Checksums of raw files and masters, digest of the image's options.
+    """
+
+    calexp: images.SettledExposure
+    background: Background
+    snap_sources: np.ndarray
+    sdqa: np.ndarray
+    warnings: list[str]
+    n_snaps: int
+    provenance: dict[str, str]
+
+
+_NOTES = np.dtype([("n_warnings", "i4"), ("n_snaps", "i4")])
+"""What is noted of an image in the table `image`: how many warnings it gave, and its snaps."""
+
+
 def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     """Run the whole chain on one visit and CCD and write its image products.
+
+    If an earlier attempt's image holds (`RunContext.earlier`), only its sources are measured again.
 
     Raises
     ------
     MpipipeError
         With the reason; `context.stage` names the stage in which it happened.
     """
+    result = TaskResultTables()
+    image = None
+    if context.earlier is not None:
+        image = _earlier_image(task, context, context.earlier, result)
+    if image is None:
+        result = TaskResultTables()
+        image = _make_image(task, context, result)
+    sdqa, warnings = Sdqa(), list(image.warnings)
+    clipboard: Clipboard = {
+        "calexp": image.calexp.exposure,
+        "background": image.background,
+        "sdqa": sdqa,
+        "warnings": warnings,
+    }
+    run_chain(ON_CALEXP, context.stage_configs, clipboard, **context.hooks())
+    context.enter("output")
+    measured = sdqa_rows(sdqa, task.visit, task.ccd, task.band)
+    result.tables = {
+        "src": clipboard["src"],
+        "snapsrc": image.snap_sources,
+        "sdqa": np.concatenate([image.sdqa, measured]),
+        "image": np.array([(len(image.warnings), image.n_snaps)], dtype=_NOTES),
+    }
+    path = context.layout.image("calexp", task.visit, task.ccd)
+    sources = {"configuration sources": context.basis.options_digest("sources")}
+    digest = image.calexp.write(path, image.provenance | sources)
+    result.add_product("calexp", path, digest, context.layout)
+    warnings = list(dict.fromkeys(warnings))
+    partial = image.n_snaps < task.n_expected_snaps or bool(task.problems)
+    result.outcome = Outcome(
+        OutcomeKind.PARTIAL if partial else OutcomeKind.DONE,
+        reason="; ".join(warnings) if partial else "",
+        warnings=tuple(warnings),
+    )
+    return result
+
+
+def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _Image:
+    """From raw frames to the calexp as it will be stored; writes the background."""
     sdqa, warnings = Sdqa(), list(task.problems)
     masters = context.masters_for(task.ccd, task.band)
-    result = TaskResultTables()
-    exposures, inputs = _snaps(task, context, masters, sdqa, warnings, result)
+    exposures, provenance = _snaps(task, context, masters, sdqa, warnings, result)
+    n_snaps = len(exposures)
     clipboard: Clipboard = {
         "exposures": exposures,
         "pixel_scale": context.camera.pixel_scale * exposures[0].info.binning[0],
         "sdqa": sdqa,
         "warnings": warnings,
     }
+    del exposures  # the stages free them as they go
     run_chain(PER_VISIT, context.stage_configs, clipboard, **context.hooks())
-    context.enter("output")
-    result.tables = {
-        "src": clipboard["src"],
-        "snapsrc": clipboard["snap_sources"],
-        "sdqa": sdqa_rows(sdqa, task.visit, task.ccd, task.band),
-    }
-    provenance = _provenance(context, inputs, masters)
-    _write_products(task, context, clipboard["calexp"], clipboard["background"], provenance, result)
-    n_missing = task.n_expected_snaps - len(exposures)
-    partial = n_missing > 0 or bool(task.problems)
-    result.outcome = Outcome(
-        OutcomeKind.PARTIAL if partial else OutcomeKind.DONE,
-        reason="; ".join(dict.fromkeys(warnings)) if partial else "",
-        warnings=tuple(dict.fromkeys(warnings)),  # snaps repeat each other's
+    context.enter("settle")
+    products = context.config.products
+    calexp: Exposure = clipboard["calexp"]
+    calexp.mask &= DTYPE(~bits(*DETECTIONS))
+    settled = images.settle(calexp, products.compression, products.quantize_level)
+    context.note_masters(task.ccd, task.band, masters, result)
+    provenance |= {f"master {kind}": digest for kind, digest in masters.checksums.items()}
+    provenance |= {f"version {name}": text for name, text in versions().items()}
+    provenance["configuration image"] = context.basis.options_digest("image")
+    background: Background = clipboard["background"]
+    path = context.layout.image("bkgd", task.visit, task.ccd)
+    digest = images.write_background(path, background, calexp.info, provenance=provenance)
+    result.add_product("bkgd", path, digest, context.layout)
+    return _Image(
+        settled,
+        background,
+        clipboard["snap_sources"],
+        sdqa_rows(sdqa, task.visit, task.ccd, task.band),
+        list(dict.fromkeys(warnings)),  # snaps repeat each other's
+        n_snaps,
+        provenance,
     )
-    return result
+
+
+def _earlier_image(
+    task: Task, context: RunContext, earlier: Earlier, result: TaskResultTables
+) -> _Image | None:
+    """The image that an earlier attempt made; None if it is not what its record says."""
+    context.enter("read image")
+    tables, layout = earlier.tables, context.layout
+    if not {"snapsrc", "sdqa", "image", "products", "inputs", "input_paths"} <= set(tables):
+        return None
+    products = {product.kind: product for product in products_of(tables["products"])}
+    if not {"calexp", "bkgd"} <= set(products) or len(tables["image"]) != 1:
+        return None
+    if any(fault_of(layout, product) for product in products_of(tables["products"])):
+        return None
+    calexp = images.read_settled(layout.inside(products["calexp"].path))
+    background = images.read_background(layout.inside(products["bkgd"].path))
+    calexp.exposure.mask &= DTYPE(~bits(*DETECTIONS))
+    result.take_over(tables, but="calexp")
+    provenance = dict(calexp.provenance)
+    provenance.pop("configuration sources", None)
+    of_sources = np.char.startswith(tables["sdqa"]["metric"], b"sfm.")
+    notes = tables["image"][0]
+    return _Image(
+        calexp,
+        background,
+        tables["snapsrc"],
+        tables["sdqa"][~of_sources],
+        list(earlier.outcome.warnings[: int(notes["n_warnings"])]),
+        int(notes["n_snaps"]),
+        provenance,
+    )
 
 
 def _snaps(
@@ -80,7 +195,9 @@ def _snaps(
             warnings.append(f"snap {files.snap} left out: {error}")
             continue
         for path in files.paths:
-            inputs[f"input {Path(path).name}"] = sha256_file(path)
+            digest = sha256_file(path)
+            inputs[f"input {Path(path).name}"] = digest
+            result.add_input(path, digest)
     if not exposures:
         raise errors[0]
     return exposures, inputs
@@ -121,34 +238,3 @@ def _one_snap(
         digest = images.write_exposure(path, exposure, provenance={}, compression="none")
         result.add_product("assembled", path, digest, context.layout)
     return exposure
-
-
-def _provenance(context: RunContext, inputs: dict[str, str], masters: Masters) -> dict[str, str]:
-    rows = dict(inputs)
-    rows.update({f"master {kind}": digest for kind, digest in masters.checksums.items()})
-    rows.update({f"version {name}": version for name, version in context.versions().items()})
-    rows["configuration"] = context.config.digest()
-    return rows
-
-
-def _write_products(
-    task: Task,
-    context: RunContext,
-    calexp: Exposure,
-    background: Background,
-    provenance: dict[str, str],
-    result: TaskResultTables,
-) -> None:
-    products = context.config.products
-    path = context.layout.image("calexp", task.visit, task.ccd)
-    digest = images.write_exposure(
-        path,
-        calexp,
-        provenance=provenance,
-        compression=products.compression,
-        quantize_level=products.quantize_level,
-    )
-    result.add_product("calexp", path, digest, context.layout)
-    path = context.layout.image("bkgd", task.visit, task.ccd)
-    digest = images.write_background(path, background, calexp.info, provenance=provenance)
-    result.add_product("bkgd", path, digest, context.layout)

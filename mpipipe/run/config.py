@@ -7,7 +7,6 @@ one; every option has a description (``mpipipe config explain KEY``).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -171,11 +170,6 @@ class AnyConfig(_Branch):
             for pipeline, stages in PIPELINES.items()
             for step in stages
         }
-
-    def digest(self) -> str:
-        """SHA-256 of the options that can change a product (scheduling and checkpoint can not)."""
-        content = self.model_dump(mode="json", exclude={"scheduling", "checkpoint"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 RunConfig = create_model("RunConfig", __base__=AnyConfig, **_PIPELINE_FIELDS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +15,7 @@ from mpipipe.data.camera import Camera, Corrections, Need
 from mpipipe.data.exposure import Masters
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.schema import Column, Schema
+from mpipipe.run.basis import Basis
 from mpipipe.run.config import AnyConfig
 from mpipipe.stages.stage import Stage, StageConfig
 from mpipipe.store.layout import RunLayout
@@ -29,6 +31,9 @@ PRODUCTS = Schema(
         Column("sha256", "S64", "", "SHA-256 of the file", "meta.checksum"),
     ),
 )
+
+INPUTS = np.dtype([("size", "i8"), ("mtime_ns", "i8"), ("sha256", "S64")])
+"""What a file that a task read was like; its path stands beside, in a column of its own width."""
 
 STAGE_TIMES = Schema(
     "stages",
@@ -52,16 +57,44 @@ class TaskResultTables:
     tables: dict[str, np.ndarray] = field(default_factory=dict)
     outcome: Outcome = field(default_factory=lambda: Outcome(OutcomeKind.DONE))
     _products: list[tuple[bytes, bytes, int, bytes]] = field(default_factory=list)
+    _inputs: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
 
     def add_product(self, kind: str, path: Path, sha256: str, layout: RunLayout) -> None:
         """Record a file that was written, with its checksum."""
         where = layout.relative(path).encode()
         self._products.append((kind.encode(), where, path.stat().st_size, sha256.encode()))
 
+    def add_input(self, path: Path | str, sha256: str) -> None:
+        """Record a file that was read, with its checksum."""
+        found = os.stat(path)
+        self._inputs[str(path)] = (found.st_size, found.st_mtime_ns, sha256.encode())
+
+    def take_over(self, tables: Mapping[str, np.ndarray], but: str) -> None:
+        """Record the files of an earlier attempt as this one's, all products but of one kind."""
+        rows = tables["products"]
+        self._products += [tuple(row) for row in rows[rows["kind"] != but.encode()].tolist()]
+        paths = [os.fsdecode(path) for path in tables["input_paths"]]
+        self._inputs |= dict(zip(paths, map(tuple, tables["inputs"].tolist()), strict=True))
+
+    def all_tables(self) -> dict[str, np.ndarray]:
+        """The tables of the task, of its products, and of the files it has read."""
+        paths = [os.fsencode(path) for path in self._inputs]
+        inputs = np.array(list(self._inputs.values()), dtype=INPUTS)
+        more = {"products": self.products, "inputs": inputs, "input_paths": np.array(paths, "S")}
+        return self.tables | more
+
     @property
     def products(self) -> np.ndarray:
         """The files recorded so far, as rows of `PRODUCTS`."""
         return np.array(self._products, dtype=PRODUCTS.dtype)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier attempt gave whose image can be taken over: its outcome and tables."""
+
+    outcome: Outcome
+    tables: Mapping[str, np.ndarray]
 
 
 @dataclass
@@ -70,6 +103,8 @@ class RunContext:
 
     Attributes
     ----------
+    earlier
+        An attempt at the running task whose image holds; None: it begins with the raw frames.
     stage
         Name of what is running now; an outcome names it when it goes wrong.
     on_stage
@@ -84,6 +119,7 @@ class RunContext:
     on_stage: Callable[[str], None] | None = None
     stage_configs: dict[str, StageConfig] = field(init=False)
     times: list[tuple[bytes, float, float]] = field(default_factory=list)
+    earlier: Earlier | None = None
 
     def __post_init__(self) -> None:
         self.stage_configs = self.config.stage_configs()
@@ -115,6 +151,15 @@ class RunContext:
             self._masters = ((ccd, band), found)
         return self._masters[1]
 
+    def note_masters(self, ccd: str, band: str, masters: Masters, result: TaskResultTables) -> None:
+        """Record given masters as input; those that the run has built are its products."""
+        if self.calibs is None or self.calibs == self.layout.calibs:
+            return
+        from mpipipe.store.masters import master_path
+
+        for kind, digest in masters.checksums.items():
+            result.add_input(master_path(self.calibs, kind, ccd, band), digest)
+
     def enter(self, stage: str) -> None:
         """Note that `stage` begins."""
         self.stage = stage
@@ -138,12 +183,7 @@ class RunContext:
         self.times.clear()
         return rows
 
-    @staticmethod
-    @functools.cache
-    def versions() -> dict[str, str]:
-        """Versions of what can change the bits of a product."""
-        import platform
-        from importlib.metadata import version
-
-        names = ("mpipipe", "numpy", "scipy", "astropy", "sep", "numba")
-        return {"python": platform.python_version()} | {name: version(name) for name in names}
+    @functools.cached_property
+    def basis(self) -> Basis:
+        """What products are made from besides their input."""
+        return Basis.of(self.config, self.camera)

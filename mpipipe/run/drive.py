@@ -20,7 +20,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -48,13 +48,17 @@ from mpipipe.run.context import RunContext
 from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
 from mpipipe.run.halt import HaltWatch, beat, end_beat, is_superseded
+from mpipipe.run.handover import Handover
 from mpipipe.run.ledger import FINAL, NO_OUTCOME, Committed, Ledger, write_outcomes
 from mpipipe.run.measure import costs_of_run
 from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.publish import publish_tables
+from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
 from mpipipe.run.task import TaskTable
+from mpipipe.run.validity import Validity
 from mpipipe.store.checkpoint.writer import CheckpointWriter
 from mpipipe.store.checksums import write_json_atomically
+from mpipipe.store.columns import decode_columns, encode_columns
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace import events, log
 
@@ -106,7 +110,9 @@ class RunResult:
         return any(set(counts) - fine for counts in self.outcomes.values())
 
 
-def drive(layout: RunLayout, make: Make | None, *, quiet: bool = False) -> RunResult:
+def drive(
+    layout: RunLayout, make: Make | None, asked: Resume | None = None, *, quiet: bool = False
+) -> RunResult:
     """Run all phases of a plan. Collective: every rank of the launcher calls it alike.
 
     Parameters
@@ -116,6 +122,8 @@ def drive(layout: RunLayout, make: Make | None, *, quiet: bool = False) -> RunRe
     make
         Prepares a run and gives the function that saves it, called on rank 0 only; None resumes
         the run that is there.
+    asked
+        What the user asks of a resumed run.
     quiet
         Show no progress.
 
@@ -131,7 +139,7 @@ def drive(layout: RunLayout, make: Make | None, *, quiet: bool = False) -> RunRe
         world = ranks.world
         _warn_of_losses(world, quiet=quiet)
         try:
-            _drive(ranks, layout, make, result, quiet=quiet)
+            _drive(ranks, layout, make, asked or Resume(), result, quiet=quiet)
         finally:
             result.is_master, result.n_lost = world.is_master, world.n_lost
             if world.is_master and lease.is_held_by(layout, world.id):
@@ -155,14 +163,15 @@ def _drive(
     ranks: Ranks,
     layout: RunLayout,
     make: Make | None,
+    asked: Resume,
     result: RunResult,
     *,
     quiet: bool,
 ) -> None:
-    if make is None and on_master(ranks.world, lambda: _is_done(layout)):
+    if make is None and on_master(ranks.world, lambda: _is_done(layout, asked)):
         _tell_of_done(layout, result)
         return
-    incarnation = on_master(ranks.world, lambda: _begin(layout, make, ranks))
+    incarnation = on_master(ranks.world, lambda: _begin(layout, make, asked, ranks))
     rank = ranks.world.original_rank
     path = str(log.log_path(layout.logs, rank))
     log.start(
@@ -172,9 +181,7 @@ def _drive(
     context, plan = load_run(layout)
     ranks.world.limit_silence(context.config.scheduling.silence)
     committed = Committed(layout, incarnation)
-    ledger = Ledger.read(layout, plan)
-    finished = ledger.usable()
-    ledger.close()
+    finished, earlier_images = _take_over(ranks.world, layout, plan, context, asked, quiet=quiet)
     result.n_resumed = int(np.count_nonzero(finished != NO_OUTCOME))
     ended = np.full(len(plan.tasks), NO_OUTCOME, dtype=np.int8)
     size = ranks.world.size + ranks.world.n_lost
@@ -190,8 +197,9 @@ def _drive(
             undone = np.flatnonzero(
                 ~np.isin(np.maximum(ended, finished)[: tasks.start], _FINAL_KINDS)
             )
+            handover = replace(earlier_images, undone=undone)
             report = _run_phase(
-                ranks, phase, plan, specs, writer, committed, context, undone, quiet=quiet
+                ranks, phase, plan, specs, writer, committed, context, handover, quiet=quiet
             )
             writer.sync()
             ended[specs.ids] = report.kinds
@@ -199,7 +207,7 @@ def _drive(
             result.interrupted = report.interrupted
             if report.interrupted:
                 return
-    ledger = Ledger.read(layout, plan)
+    ledger = Ledger.read(layout, plan, Validity.judge(layout, plan, context.basis))
     world = ranks.world
     on_master(world, lambda: _refuse_lost(layout, ended, ledger))
     names = world.step(lambda: publish_tables(world, layout, ledger, plan))
@@ -222,12 +230,13 @@ def _drive(
 # -- the master's part ----------------------------------------------------------------------------
 
 
-def _begin(layout: RunLayout, make: Make | None, ranks: Ranks) -> int:
+def _begin(layout: RunLayout, make: Make | None, asked: Resume, ranks: Ranks) -> int:
     """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
         _make_once(layout, make, ranks.world)
     elif layout.plan.exists():
         _take_lease(layout, ranks.world)
+        adopt_options(layout, asked)
     else:
         raise ConfigError(
             "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
@@ -235,6 +244,7 @@ def _begin(layout: RunLayout, make: Make | None, ranks: Ranks) -> int:
     layout.completion.unlink(missing_ok=True)
     incarnation = max(layout.incarnations(), default=0) + 1
     layout.record_folder(incarnation).mkdir(parents=True)
+    context, plan = load_run(layout)
     facts = {
         "incarnation": incarnation,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -243,10 +253,9 @@ def _begin(layout: RunLayout, make: Make | None, ranks: Ranks) -> int:
         "user": os.environ.get("USER", ""),
         "machine": platform.platform(),
         "mpipipe": __version__,
-        "versions": RunContext.versions(),
+        "basis": context.basis.parts,
     }
     write_json_atomically(layout.provenance(incarnation), facts)
-    context, plan = load_run(layout)
     begin_checkpoint(layout, context.config.checkpoint, plan, incarnation, ranks.world.size)
     beat(layout)
     return incarnation
@@ -275,10 +284,41 @@ def _remove_torn(layout: RunLayout) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_done(layout: RunLayout) -> int:
+def _take_over(
+    world: World,
+    layout: RunLayout,
+    plan: Plan,
+    context: RunContext,
+    asked: Resume,
+    *,
+    quiet: bool,
+) -> tuple[np.ndarray, Handover]:
+    """What earlier incarnations have done: outcomes that stay, attempts whose image holds.
+
+    Rank 0 looks, and tells the others. Collective.
+    """
+
+    def look() -> bytes:
+        found = survey(layout, plan, context, asked)
+        if not quiet:
+            for line in lines_of(found) if len(layout.incarnations()) > 1 else ():
+                print(line, file=sys.stderr, flush=True)
+        handover = np.frombuffer(found.handover.encode(), dtype=np.uint8)
+        return encode_columns({"kinds": found.kinds, "handover": handover})
+
+    raw = world.step(lambda: world.broadcast(look() if world.is_master else None))
+    arrays = decode_columns(raw)[0]
+    return arrays["kinds"], Handover.decode(arrays["handover"].tobytes())
+
+
+def _is_done(layout: RunLayout, asked: Resume) -> int:
     """1 if the run is complete, verifies, and has nothing that another attempt could mend."""
     if not layout.completion.exists():
         return 0
+    if asked.assignments or asked.force:
+        context, plan = load_run(layout)
+        if has_stale(layout, plan, with_options(context, asked).basis):
+            return 0
     try:
         verdict = verify_run(layout)
     except BadDataError:
@@ -351,7 +391,7 @@ def _run_phase(
     writer: CheckpointWriter,
     committed: Committed,
     context: RunContext,
-    undone: np.ndarray,
+    handover: Handover,
     *,
     quiet: bool,
 ) -> PhaseReport:
@@ -378,7 +418,7 @@ def _run_phase(
         specs,
         commit,
         progress,
-        context=undone.astype(np.int64).tobytes(),
+        context=handover.encode(),
         policy=policy,
         committed=committed,
     )

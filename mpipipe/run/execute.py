@@ -10,13 +10,12 @@ import resource
 import traceback
 from collections.abc import Callable
 
-import numpy as np
-
 from mpipipe.data.errors import BadDataError, NoWorkError, OutputError
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.taskprocess import note_stage
 from mpipipe.parallel.tasks import TaskReport
 from mpipipe.run.context import RunContext, TaskResultTables
+from mpipipe.run.handover import Handover
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan, load_run
 from mpipipe.run.task import Task
@@ -41,7 +40,7 @@ class TaskRunner:
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
         self._loaded: tuple[RunContext, Plan] | None = None
-        self._undone: list[int] = []
+        self._handover = Handover.empty()
 
     def _load(self) -> tuple[RunContext, Plan]:
         if self._loaded is None:
@@ -52,12 +51,12 @@ class TaskRunner:
         return self._loaded
 
     def prepare(self, phase: str, context: bytes) -> None:
-        """Take up what earlier phases have left undone: task ids as int64."""
-        self._undone = np.frombuffer(context, dtype=np.int64).tolist()
+        """Take up what earlier phases have left undone, and what earlier incarnations made."""
+        self._handover = Handover.decode(context)
 
     def _waits_for(self, task: Task, plan: Plan) -> Task | None:
         """A task of an earlier phase whose product this one may need, and which has failed."""
-        for number in self._undone:
+        for number in self._handover.undone.tolist():
             other = plan.tasks[number]
             same_ccd = "" in (other.ccd, task.ccd) or other.ccd == task.ccd
             if same_ccd and ("" in (other.band, task.band) or other.band == task.band):
@@ -77,6 +76,7 @@ class TaskRunner:
         context.times.clear()
         with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):
             context.enter("start")
+            context.earlier = self._handover.earlier(task_id)
             if (other := self._waits_for(task, plan)) is None:
                 result = guarded(PHASES[phase].function, task, context)
             else:
@@ -84,7 +84,7 @@ class TaskRunner:
                 reason = f"{other.label} has failed, and may be needed; --resume tries both again"
                 result = TaskResultTables(outcome=Outcome(OutcomeKind.FAILED, reason, "masters"))
             _report(result.outcome, task)
-        tables = result.tables | {"products": result.products, "stages": context.take_times()}
+        tables = result.all_tables() | {"stages": context.take_times()}
         return TaskReport(result.outcome, encode_columns(tables))
 
 

@@ -8,7 +8,14 @@ from html import escape
 from pathlib import Path
 
 from mpipipe.data.errors import ConfigError
-from mpipipe.run.pipelines import GIVEN_PER_SNAP, GIVEN_PER_VISIT, PER_SNAP, PER_VISIT
+from mpipipe.run.pipelines import (
+    GIVEN_ON_CALEXP,
+    GIVEN_PER_SNAP,
+    GIVEN_PER_VISIT,
+    ON_CALEXP,
+    PER_SNAP,
+    PER_VISIT,
+)
 from mpipipe.stages.stage import Stage
 from mpipipe.store.checksums import write_text_atomically
 
@@ -22,11 +29,12 @@ class Chain:
     stages: tuple[Stage, ...]
 
 
-def chains() -> tuple[Chain, Chain]:
-    """The two chains of a calibrate task."""
+def chains() -> tuple[Chain, ...]:
+    """The chains of a calibrate task."""
     return (
         Chain("once a snap", GIVEN_PER_SNAP, PER_SNAP),
         Chain("once a visit and CCD", GIVEN_PER_VISIT, PER_VISIT),
+        Chain("on the calexp as it is stored", GIVEN_ON_CALEXP, ON_CALEXP),
     )
 
 
@@ -90,6 +98,7 @@ def mermaid(phases: Sequence[str], disabled: Collection[str] = ()) -> str:
     if off:
         lines += ["  classDef off stroke-dasharray:4,color:#888", f"  class {','.join(off)} off"]
     lines.append("  chain0 -->|exposure of each snap| chain1")
+    lines.append("  chain1 -->|calexp as it is stored| chain2")
     return "\n".join(lines) + "\n"
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.run.attempts import Attempt, decode_attempt
-from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.plan import Plan
+from mpipipe.run.validity import Standing, Validity
 from mpipipe.store.checkpoint.index import phase_code
 from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.checksums import write_json_atomically
@@ -27,6 +27,7 @@ FINAL = frozenset(
 """Outcomes that a later incarnation takes over as they are."""
 
 NO_OUTCOME = -1
+_NO_FILE = -1
 _PLAIN = {outcome: outcome for outcome in map(Outcome, OutcomeKind)}
 _MAX_OPEN = 64
 
@@ -35,12 +36,15 @@ class Ledger:
     """The committed records of a run. Of a task it keeps some bytes: the rest stays on disk.
 
     A final record wins; of several, the one of the last incarnation (which did the task again
-    because a product was lost), then the first in its files.
+    because a product was lost), then the first in its files. Records that hold no longer
+    (`Validity`) do not count; those of which the image holds are kept beside.
 
     Attributes
     ----------
     kinds
         int8, an `OutcomeKind` for each task of the plan, `NO_OUTCOME` where there is no record.
+    incarnations
+        int32, the incarnation that each record is of.
     damage
         What was passed over in the checkpoint files, a line each.
     """
@@ -50,15 +54,22 @@ class Ledger:
         self.layout, self.plan = layout, plan
         self.kinds = np.full(n_tasks, NO_OUTCOME, dtype=np.int8)
         self.damage: list[str] = []
-        self._incarnations = np.zeros(n_tasks, dtype=np.int32)
+        self.incarnations = np.zeros(n_tasks, dtype=np.int32)
         self._file_of = np.zeros(n_tasks, dtype=np.int32)
         self._offsets = np.zeros(n_tasks, dtype=np.int64)
+        self._image_file = np.full(n_tasks, _NO_FILE, dtype=np.int32)
+        self._image_offsets = np.zeros(n_tasks, dtype=np.int64)
         self._files: list[Path] = []
         self._open: OrderedDict[int, CheckpointReader] = OrderedDict()
 
     @classmethod
-    def read(cls, layout: RunLayout, plan: Plan) -> Ledger:
+    def read(cls, layout: RunLayout, plan: Plan, validity: Validity | None = None) -> Ledger:
         """Read the index of all records; the records stay on disk until asked for.
+
+        Parameters
+        ----------
+        validity
+            Which records hold still; None for all.
 
         Raises
         ------
@@ -68,11 +79,17 @@ class Ledger:
         ledger = cls(layout, plan)
         codes = phase_codes(plan)
         for incarnation in layout.incarnations():
+            levels = None if validity is None else validity.levels(incarnation)
             for file in layout.checkpoints(incarnation):
                 ledger._files.append(file)
                 with CheckpointReader(file) as reader:
                     rows = reader.read_new()
-                    ledger._offer(incarnation, rows[of_plan(rows, codes)])
+                    rows = rows[of_plan(rows, codes)]
+                    if levels is not None:
+                        level = levels[rows["task"]]
+                        ledger._keep_images(rows[level == Standing.IMAGE_HOLDS])
+                        rows = rows[level == Standing.HOLDS]
+                    ledger._offer(incarnation, rows)
                     ledger.damage += [
                         f"{file.name}: {d.reason}" for d in reader.damage if d.is_loss
                     ]
@@ -83,15 +100,21 @@ class Ledger:
         is_final = np.isin(rows["kind"], sorted(FINAL))
         final = _first_of_each(rows[is_final])
         held_final = np.isin(self.kinds[final["task"]], sorted(FINAL))
-        is_later = self._incarnations[final["task"]] < incarnation
+        is_later = self.incarnations[final["task"]] < incarnation
         self._take(incarnation, final[~held_final | is_later])
         others = _first_of_each(rows[~is_final])
         self._take(incarnation, others[self.kinds[others["task"]] == NO_OUTCOME])
 
+    def _keep_images(self, rows: np.ndarray) -> None:
+        """Note records whose image holds; those of a later file win."""
+        rows = _first_of_each(rows[np.isin(rows["kind"], (OutcomeKind.DONE, OutcomeKind.PARTIAL))])
+        self._image_file[rows["task"]] = len(self._files) - 1
+        self._image_offsets[rows["task"]] = rows["offset"]
+
     def _take(self, incarnation: int, rows: np.ndarray) -> None:
         tasks = rows["task"]
         self.kinds[tasks] = rows["kind"]
-        self._incarnations[tasks] = incarnation
+        self.incarnations[tasks] = incarnation
         self._file_of[tasks] = len(self._files) - 1
         self._offsets[tasks] = rows["offset"]
 
@@ -100,18 +123,23 @@ class Ledger:
         found: list[int] = np.flatnonzero(self.kinds != NO_OUTCOME).tolist()
         return found
 
-    def usable(self) -> np.ndarray:
-        """`kinds`, but only final outcomes whose files are all there and as they were written."""
-        found = np.full(len(self.kinds), NO_OUTCOME, dtype=np.int8)
-        for task_id in np.flatnonzero(np.isin(self.kinds, sorted(FINAL))).tolist():
-            try:
-                rows = self.tables(task_id).get("products")
-            except BadDataError as error:
-                self.damage.append(str(error))
-                continue
-            if rows is None or not any(fault_of(self.layout, p) for p in products_of(rows)):
-                found[task_id] = self.kinds[task_id]
-        return found
+    @property
+    def is_final(self) -> np.ndarray:
+        """bool, for each task: whether its outcome is taken over as it is."""
+        return np.isin(self.kinds, sorted(FINAL))
+
+    def images(self, task_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which of these tasks have a record whose image holds; its file and offset there.
+
+        The file is a place in `files`.
+        """
+        found = task_ids[self._image_file[task_ids] != _NO_FILE]
+        return found, self._image_file[found], self._image_offsets[found]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The checkpoint files, in the order of reading."""
+        return tuple(self._files)
 
     def attempt(self, task_id: int) -> Attempt:
         """How the best attempt at a task went."""

@@ -18,6 +18,7 @@ from mpipipe.data.masters import MasterFrame
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.raw import RawFrame
 from mpipipe.data.sdqa import Sdqa
+from mpipipe.run.basis import versions
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.tables import sdqa_rows
 from mpipipe.run.task import Task
@@ -46,6 +47,7 @@ class _Bench:
         self.task, self.context = task, context
         self.sdqa, self.warnings = Sdqa(), list(task.problems)
         self.inputs: dict[str, str] = {}
+        self.result = TaskResultTables()
         overscan = context.stage_configs["isr.overscan"]
         assert isinstance(overscan, OverscanConfig)
         self.overscan = overscan
@@ -81,7 +83,9 @@ class _Bench:
                 self.warnings.append(f"left out: {error}")
                 continue
             for path in frame.paths:
-                self.inputs[f"input {Path(path).name}"] = sha256_file(path)
+                digest = sha256_file(path)
+                self.inputs[f"input {Path(path).name}"] = digest
+                self.result.add_input(path, digest)
         return found
 
     def masters(self) -> Masters:
@@ -97,11 +101,10 @@ class _Bench:
     def finish(self, master: MasterFrame, folder: Path | None = None) -> TaskResultTables:
         """Write the master and sum up."""
         self.context.enter("output")
-        result = TaskResultTables()
+        result = self.result
         path = store.master_path(folder or self.folder, master.kind, self.task.ccd, self.task.band)
-        versions = self.context.versions()
-        provenance = self.inputs | {f"version {name}": text for name, text in versions.items()}
-        provenance["configuration"] = self.context.config.digest()
+        provenance = self.inputs | {f"version {name}": text for name, text in versions().items()}
+        provenance["configuration"] = self.context.basis.options_digest("masters")
         digest = store.write_master(path, master, provenance=provenance)
         result.add_product(master.kind, path, digest, self.context.layout)
         result.tables["sdqa"] = sdqa_rows(self.sdqa, -1, self.task.ccd, self.task.band)

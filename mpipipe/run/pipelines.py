@@ -20,15 +20,19 @@ PIPELINES: dict[str, tuple[Stage, ...]] = {
 PER_SNAP: tuple[Stage, ...] = isr.PIPELINE + ca.PIPELINE
 """Run once a snap: raw channels to one assembled exposure."""
 
-PER_VISIT: tuple[Stage, ...] = cs.PIPELINE + sfm.PIPELINE
-"""Run once a visit and CCD: all snaps to calexp and src."""
+PER_VISIT: tuple[Stage, ...] = cs.PIPELINE
+"""Run once a visit and CCD: all snaps to calexp."""
+
+ON_CALEXP: tuple[Stage, ...] = sfm.PIPELINE
+"""Run on the calexp as it is stored, so that it can be run again on one that was: to src."""
 
 GIVEN_PER_SNAP = ("raw", "masters", "corrections", "sdqa", "warnings")
 GIVEN_PER_VISIT = ("exposures", "pixel_scale", "sdqa", "warnings")
+GIVEN_ON_CALEXP = ("calexp", "background", "sdqa", "warnings")
 
 
 def check_pipelines(disabled: Iterable[str] = ()) -> None:
-    """Check both chains with the stages `disabled` switched off.
+    """Check all chains with the stages `disabled` switched off.
 
     Raises
     ------
@@ -38,3 +42,4 @@ def check_pipelines(disabled: Iterable[str] = ()) -> None:
     off = tuple(disabled)
     check_chain(PER_SNAP, GIVEN_PER_SNAP, off)
     check_chain(PER_VISIT, GIVEN_PER_VISIT, off)
+    check_chain(ON_CALEXP, GIVEN_ON_CALEXP, off)

@@ -28,6 +28,8 @@ from mpipipe.store.columnfile import map_column_file, write_column_file
 from mpipipe.store.layout import RunLayout
 
 VERSION = 2
+_OWN = "."
+"""Stands for masters that the run builds: its folder may be moved."""
 
 Goal = Literal["calibrate", "calibs"]
 CALIB_PHASES = ("bias", "gain", "dark", "flat", "normalise", "defects")
@@ -253,7 +255,7 @@ def save_run(layout: RunLayout, plan: Plan, config: AnyConfig, camera: Camera) -
         "version": VERSION,
         "goal": plan.goal,
         "raw": plan.raw,
-        "calibs": plan.calibs,
+        "calibs": _OWN if plan.calibs == str(layout.calibs) else plan.calibs,
         "words": plan.tasks.words,
         "folders": plan.tasks.folders,
     }
@@ -324,6 +326,7 @@ def load_plan(layout: RunLayout, *, check: bool = True) -> Plan:
     try:
         problems = _from_column(columns.pop("problems"))
         table = TaskTable(columns, facts["words"], facts["folders"], problems)
-        return Plan(facts["goal"], facts["raw"], facts["calibs"], table, problems)
+        calibs = str(layout.calibs) if facts["calibs"] == _OWN else facts["calibs"]
+        return Plan(facts["goal"], facts["raw"], calibs, table, problems)
     except (KeyError, TypeError, ValueError) as error:
         raise BadDataError(f"is damaged: {error}", file=layout.plan) from error

@@ -24,8 +24,13 @@ RECOPY = "copy the file again from its source, or leave it out"
 
 
 @contextlib.contextmanager
-def open_fits(path: str | Path) -> Iterator[fits.HDUList]:
-    """A file as astropy's HDUList, not memory-mapped, closed afterwards.
+def open_fits(path: str | Path | io.BytesIO, *, as_stored: bool = False) -> Iterator[fits.HDUList]:
+    """A file, or its bytes, as astropy's HDUList, not memory-mapped, closed afterwards.
+
+    Parameters
+    ----------
+    as_stored
+        Give compressed images as the tables that they are in the file.
 
     Raises
     ------
@@ -38,11 +43,12 @@ def open_fits(path: str | Path) -> Iterator[fits.HDUList]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", fits.verify.VerifyWarning)
             warnings.filterwarnings("error", message=".*[Tt]runcated.*")
-            with fits.open(path, memmap=False) as hdus:
+            with fits.open(path, memmap=False, disable_image_compression=as_stored) as hdus:
                 yield hdus
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BadDataError(f"can not be read: {reason}", file=path, way_out=RECOPY) from error
+        file = None if isinstance(path, io.BytesIO) else path
+        raise BadDataError(f"can not be read: {reason}", file=file, way_out=RECOPY) from error
     except (
         ArithmeticError,
         EOFError,
@@ -64,9 +70,17 @@ def open_fits(path: str | Path) -> Iterator[fits.HDUList]:
         raise _unsound(path, error) from error
 
 
-def _unsound(path: str | Path, error: BaseException) -> BadDataError:
+def _unsound(path: str | Path | io.BytesIO, error: BaseException) -> BadDataError:
     reason = f"is no sound FITS file: {error or type(error).__name__}"
-    return BadDataError(reason, file=path, way_out=RECOPY)
+    file = None if isinstance(path, io.BytesIO) else path
+    return BadDataError(reason, file=file, way_out=RECOPY)
+
+
+def fits_bytes(hdus: fits.HDUList) -> memoryview:
+    """A FITS file in memory."""
+    buffer = io.BytesIO()
+    hdus.writeto(buffer, output_verify="exception")
+    return buffer.getbuffer()
 
 
 def write_fits_atomically(path: str | Path, hdus: fits.HDUList) -> str:
@@ -84,10 +98,7 @@ def write_fits_atomically(path: str | Path, hdus: fits.HDUList) -> str:
     OutputError
         If there is no space or permission, or the file does not read back as it was written.
     """
-    path = Path(path)
-    buffer = io.BytesIO()
-    hdus.writeto(buffer, output_verify="exception")
-    return write_bytes_atomically(path, buffer.getbuffer())
+    return write_bytes_atomically(Path(path), fits_bytes(hdus))
 
 
 def write_bytes_atomically(path: Path, content: bytes | memoryview) -> str:

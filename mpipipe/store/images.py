@@ -3,12 +3,16 @@
 An exposure is three image extensions, IMAGE, MASK and VARIANCE, each with the WCS, so that DS9
 and astropy show it as it is, and a table PROVENANCE with the checksum of every input. Headers
 hold only what follows from the content: no time, host or rank of the run that wrote them.
+
+Storing an exposure may round its pixels (`settle`), and catalogues are made of the pixels that
+readers of the file will find, so that they can be made again from it.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +24,100 @@ from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import ChannelStack, Exposure
 from mpipipe.data.raw import FrameInfo
 from mpipipe.data.sections import Section
-from mpipipe.store.fits import open_fits, write_fits_atomically
+from mpipipe.store.fits import (
+    fits_bytes,
+    open_fits,
+    write_bytes_atomically,
+    write_fits_atomically,
+)
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
 Compression = Literal["quantized", "none"]
+
+
+@dataclass(frozen=True)
+class SettledExposure:
+    """An exposure as readers of its file will find it; its mask may still change.
+
+    Attributes
+    ----------
+    exposure
+        With the pixels, header values and WCS that the file gives back.
+    provenance
+        What is known of where it comes from: the rows of PROVENANCE.
+    """
+
+    exposure: Exposure
+    provenance: dict[str, str]
+    _content: bytes | memoryview  # a FITS file with IMAGE and VARIANCE as they are stored
+
+    def write(self, path: Path, provenance: Mapping[str, str]) -> str:
+        """Write the file; return its SHA-256.
+
+        Parameters
+        ----------
+        provenance
+            Name of an input, version or digest to its value; one row each in PROVENANCE.
+
+        Raises
+        ------
+        OutputError
+            If it can not be written or does not read back.
+        """
+        from astropy.io import fits
+
+        header = _wcs_header(self.exposure)
+        for key, bit in mask_planes.header_cards().items():
+            header[f"HIERARCH {key}"] = bit
+        with open_fits(io.BytesIO(self._content), as_stored=True) as stored:
+            image, variance = stored["IMAGE"], stored["VARIANCE"]
+            step = 1.0 if isinstance(image, fits.BinTableHDU) else 0.0
+            mask = _plane_hdu("MASK", self.exposure.mask, header, step)
+            hdus = [stored[0], image, mask, variance, _provenance_hdu(provenance)]
+            content = fits_bytes(fits.HDUList(hdus))
+        return write_bytes_atomically(path, content)
+
+
+def settle(
+    exposure: Exposure, compression: Compression = "quantized", quantize_level: float = 16.0
+) -> SettledExposure:
+    """Bring an exposure into the form in which it is stored.
+
+    Parameters
+    ----------
+    compression
+        ``quantized``: Rice; the image in steps of the sky's noise / `quantize_level`, the
+        variance in steps of the sky's variance / (16 `quantize_level`), both with subtractive
+        dither of fixed seed (the noise grows by 1 / (24 level^2)); the mask stays exact.
+        ``none``: plain extensions.
+    """
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU(header=_primary_header(exposure, compression, quantize_level))
+    quantized = compression == "quantized"
+    steps = _steps(exposure.variance, quantize_level) if quantized else {}
+    hdus: list[Any] = [primary]
+    planes = (("IMAGE", exposure.image, "electron"), ("VARIANCE", exposure.variance, "electron2"))
+    for name, plane, unit in planes:
+        header = _wcs_header(exposure)
+        header["BUNIT"] = unit
+        hdus.append(_plane_hdu(name, plane, header, steps.get(name, 0.0)))
+    content = fits_bytes(fits.HDUList(hdus))
+    return SettledExposure(*_read(io.BytesIO(content), exposure.mask), content)
+
+
+def read_settled(path: Path) -> SettledExposure:
+    """Read an exposure so that it can be written again with the same pixels.
+
+    Raises
+    ------
+    BadDataError
+        If the file is missing, damaged or something else.
+    """
+    exposure, provenance = _read(path)
+    return SettledExposure(exposure, provenance, path.read_bytes())
 
 
 def write_exposure(
@@ -36,44 +128,14 @@ def write_exposure(
     compression: Compression = "quantized",
     quantize_level: float = 16.0,
 ) -> str:
-    """Write an exposure; return the SHA-256 of its file.
-
-    Parameters
-    ----------
-    provenance
-        Name of an input, version or digest to its value; one row each in PROVENANCE.
-    compression
-        ``quantized``: Rice; the image in steps of the sky's noise / `quantize_level`, the
-        variance in steps of the sky's variance / (16 `quantize_level`), both with subtractive
-        dither of fixed seed (the noise grows by 1 / (24 level^2)); the mask stays exact.
-        ``none``: plain extensions.
+    """`settle` an exposure and write it; return the SHA-256 of its file.
 
     Raises
     ------
     OutputError
         If it can not be written or does not read back.
     """
-    from astropy.io import fits
-
-    primary = fits.PrimaryHDU(header=_primary_header(exposure, compression, quantize_level))
-    planes = (
-        ("IMAGE", exposure.image, "electron"),
-        ("MASK", exposure.mask, ""),
-        ("VARIANCE", exposure.variance, "electron2"),
-    )
-    quantized = compression == "quantized"
-    steps = _steps(exposure.variance, quantize_level) if quantized else {}
-    hdus: list[Any] = [primary]
-    for name, plane, unit in planes:
-        header = _wcs_header(exposure)
-        if unit:
-            header["BUNIT"] = unit
-        if name == "MASK":
-            for key, bit in mask_planes.header_cards().items():
-                header[f"HIERARCH {key}"] = bit
-        hdus.append(_plane_hdu(name, plane, header, steps.get(name, 0.0)))
-    hdus.append(_provenance_hdu(provenance))
-    return write_fits_atomically(path, fits.HDUList(hdus))
+    return settle(exposure, compression, quantize_level).write(path, provenance)
 
 
 def _primary_header(exposure: Exposure, compression: str, level: float) -> fits.Header:
@@ -175,17 +237,28 @@ def read_exposure(path: Path) -> Exposure:
     BadDataError
         If the file is missing, damaged or something else.
     """
-    with open_fits(path) as hdus:
+    return _read(path)[0]
+
+
+def _read(
+    source: Path | io.BytesIO, mask: np.ndarray | None = None
+) -> tuple[Exposure, dict[str, str]]:
+    """An exposure and its provenance; with `mask` given, of a file that has neither yet."""
+    provenance: dict[str, str] = {}
+    with open_fits(source) as hdus:
         try:
             head = hdus[0].header
             image = np.ascontiguousarray(hdus["IMAGE"].data, dtype=np.float32)
-            mask = np.ascontiguousarray(hdus["MASK"].data, dtype=mask_planes.DTYPE)
+            if mask is None:
+                mask = np.ascontiguousarray(hdus["MASK"].data, dtype=mask_planes.DTYPE)
+                rows = hdus["PROVENANCE"].data
+                provenance = dict(zip(rows["name"].tolist(), rows["value"].tolist(), strict=True))
             variance = np.ascontiguousarray(hdus["VARIANCE"].data, dtype=np.float32)
             wcs = _read_wcs(hdus["IMAGE"].header)
         except (KeyError, IndexError) as error:
-            raise BadDataError(f"is no exposure of mpipipe: {error}", file=path) from error
+            raise _no_exposure(source, error) from error
     sections = _suffixed(head, "SEC ")
-    return Exposure(
+    exposure = Exposure(
         image,
         mask,
         variance,
@@ -197,6 +270,12 @@ def read_exposure(path: Path) -> Exposure:
         n_snaps=head["NSNAPS"],
         applied={name.lower(): how for name, how in _suffixed(head, "APPLIED ").items()},
     )
+    return exposure, provenance
+
+
+def _no_exposure(source: Path | io.BytesIO, error: Exception) -> BadDataError:
+    file = source if isinstance(source, Path) else None
+    return BadDataError(f"is no exposure of mpipipe: {error}", file=file)
 
 
 def _suffixed(header: fits.Header, prefix: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import Field
 from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import MAX_SOURCES
-from mpipipe.data.mask import DTYPE, VALUE
+from mpipipe.data.mask import DETECTIONS, DTYPE, VALUE, bits
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.stages.footprints import grow_footprints
 from mpipipe.stages.matched_filter import find_peaks, lower_width, matched_filter
@@ -94,8 +94,8 @@ def source_detection(
     sdqa: Sdqa,
     warnings: list[str],
 ) -> Mapping[str, Any]:
-    """Find peaks above the threshold, of both signs, and set the planes DETECTED."""
-    calexp.mask &= DTYPE(~(VALUE["DETECTED"] | VALUE["DETECTED_NEGATIVE"]))
+    """Find peaks above the threshold, of both signs, and set the planes `DETECTIONS`."""
+    calexp.mask &= DTYPE(~bits(*DETECTIONS))
     map_, width, sigma = detection_map(calexp, planes, config)
     limit = config.threshold * width
     y, x = find_peaks(map_, limit, config.separation)
@@ -107,7 +107,7 @@ def source_detection(
     streak = (footprints["length"] > config.streak_length * planes.seeing.fwhm) & (
         footprints["elongation"] > config.streak_elongation
     )
-    values = np.where(streak, VALUE["DETECTED"] | VALUE["STREAK"], VALUE["DETECTED"])
+    values = np.where(streak, bits("DETECTED", "DETECTED_STREAK"), VALUE["DETECTED"])
     inside = np.flatnonzero(labels)
     flat = calexp.mask.reshape(-1)
     flat[inside] |= values.astype(DTYPE)[labels.reshape(-1)[inside] - 1]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import source_ids
-from mpipipe.data.mask import VALUE, bits
+from mpipipe.data.mask import VALUE, bits, is_set
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import APERTURES, SRC, aperture_column, aperture_error_column
 from mpipipe.stages.near import planes_near
@@ -100,7 +100,8 @@ def _identify(src: np.ndarray, calexp: Exposure, detections: Detections) -> None
     src["flag_blended"] = blended
     src["footprintArea"] = detections.footprints["n_pixels"][detections.footprint]
     src["flag_streak"] = detections.streak[detections.footprint]
-    src["flag_streak"] |= (calexp.mask[detections.y, detections.x] & VALUE["STREAK"]) != 0
+    at_peaks = calexp.mask[detections.y, detections.x]
+    src["flag_streak"] |= is_set(at_peaks, ("STREAK", "DETECTED_STREAK"))
 
 
 def _locate(

@@ -234,7 +234,8 @@ def test_a_trail_is_flagged() -> None:
     on_trail = np.abs(result["src"]["y"] - 0.1 * result["src"]["x"] - 280) < 4
     assert on_trail.sum() > 5 and result["src"]["flag_streak"][on_trail].all()
     assert not result["src"]["flag_streak"][~on_trail].any()
-    assert is_set(result["calexp"].mask, "STREAK").any()
+    assert is_set(result["calexp"].mask, "DETECTED_STREAK").any()
+    assert not is_set(result["calexp"].mask, "STREAK").any()
 
 
 def whole_masked() -> Exposure:
