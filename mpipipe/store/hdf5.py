@@ -14,6 +14,7 @@ to those places directly.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -30,6 +31,7 @@ from mpipipe.data.schema import Column, Schema
 
 FORMAT_VERSION = 1
 _ALIGN_FROM, _ALIGN = 1 << 16, 1 << 12
+_META = 1 << 12
 _lock = threading.Lock()
 
 
@@ -237,6 +239,8 @@ def _create(part: Path, schema: Schema, n_rows: int, attributes: Mapping[str, An
     h5py = _h5py()
     with contextlib.suppress(FileNotFoundError):
         part.unlink()
+    n_columns = len(schema.columns)
+    _try_space(part, n_rows * _row_bytes(schema) + n_columns * (_ALIGN + _META) + _META)
     settings = {"alignment_threshold": _ALIGN_FROM, "alignment_interval": _ALIGN}
     with h5py.File(part, "x", libver=("earliest", "v110"), **settings) as file:
         file.attrs["format"] = "mpipipe catalogue"
@@ -255,7 +259,38 @@ def _create(part: Path, schema: Schema, n_rows: int, attributes: Mapping[str, An
             labels["ucd"] = column.ucd
             labels["dtype"] = column.dtype
         file.flush()
+    with open(part, "r+b") as stream:
+        # Every rank's slices have their place on the disk before any is written.
+        _allocate(stream.fileno(), os.fstat(stream.fileno()).st_size)
     _sync(part)
+
+
+def _row_bytes(schema: Schema) -> int:
+    return sum(_stored(np.dtype(column.dtype)).itemsize for column in schema.columns)
+
+
+def _try_space(path: Path, n_bytes: int) -> None:
+    """See whether a file of that size has a place on the disk.
+
+    When the disk is full libhdf5 fails to write what it holds, and then crashes on leaving; so it
+    must not be the one to find out.
+    """
+    probe = path.with_name(f"{path.name}.space.part")
+    try:
+        with open(probe, "xb") as stream:
+            _allocate(stream.fileno(), n_bytes)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _allocate(fd: int, n_bytes: int) -> None:
+    """Give a file its blocks, where the file system can."""
+    try:
+        os.posix_fallocate(fd, 0, max(n_bytes, 1))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
 
 
 def _create_dataset(
@@ -309,6 +344,7 @@ def create_areas(
         Where each dataset begins, from the beginning of the file.
     """
     h5py = _h5py()
+    _try_space(path, 2 * user_block + len(areas) * _META)
     settings = {"alignment_threshold": _ALIGN_FROM, "alignment_interval": user_block}
     with h5py.File(
         path,

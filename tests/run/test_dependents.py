@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.execute import TaskRunner
+from mpipipe.run.handover import Handover
 from mpipipe.run.plan import load_run
 from mpipipe.store.layout import RunLayout
 
@@ -22,7 +24,8 @@ def test_a_failed_master_stops_what_may_need_it(raw: Path, undisturbed: str) -> 
     same = next(task for task in visits if task.band == flat.band)
     others = [task for task in visits if task.band != flat.band]
     runner = TaskRunner(layout)
-    runner.prepare("calibrate", np.array([flat.id]).tobytes())
+    undone = replace(Handover.empty(), undone=np.array([flat.id]))
+    runner.prepare("calibrate", undone.encode())
     outcome = runner("calibrate", same.id, 1).outcome
     assert outcome.kind is OutcomeKind.FAILED
     assert flat.label in outcome.reason and "--resume" in outcome.reason
