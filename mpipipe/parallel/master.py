@@ -15,10 +15,13 @@ from mpipipe.parallel.progress import Progress, RunningTask
 from mpipipe.parallel.scheduler import Action, Assign, Ended, Scheduler
 from mpipipe.parallel.summaries import SummaryTable
 from mpipipe.parallel.tasks import Committed, Policy, TaskSpec, TaskSummary
-from mpipipe.parallel.watch import Pulse
+from mpipipe.parallel.watch import PATIENCE, Pulse
 
 _KINDS = tuple(OutcomeKind)
 _PLAIN = {kind: Outcome(kind) for kind in OutcomeKind}
+
+_ANSWER_S = 30.0
+"""Seconds in which a worker must have dropped what it does; writing to a slow disk takes some."""
 
 
 class Master:
@@ -108,6 +111,7 @@ class Master:
         waited = time.monotonic() - self._drain_time
         if self._drain_level == 1 and waited > self._policy.grace_s:
             self.drain(2)
+        self._give_up_on_deaf()
         if self._scheduler.finished and not self._stopped:
             self._stopped = True
             left = self._scheduler.n_waiting > 0
@@ -124,8 +128,8 @@ class Master:
         if level <= self._drain_level or self._stopped:
             return
         if self._drain_level == 0:
-            self._drain_time = time.monotonic()
             self._scheduler.on_drain()
+        self._drain_time = time.monotonic()
         self._drain_level = level
         self._progress.draining(level, self._scheduler.n_held)
         self._tell_all(Tag.DRAIN, level)
@@ -196,6 +200,14 @@ class Master:
                 self._mailbox.post(beside[0], Tag.KILL, order)
         if (worker_left := self._pulse.hopeless()) is not None:
             self._world.give_up(worker_left)
+
+    def _give_up_on_deaf(self) -> None:
+        """End the run if workers do not answer the order to drop what they do at once."""
+        if self._drain_level < 2 or self._scheduler.finished:
+            return
+        if time.monotonic() - self._drain_time > min(_ANSWER_S, PATIENCE * self._pulse.silence_s):
+            deaf = next(w for w in self._workers if self._scheduler.held_by(w))
+            self._world.give_up(deaf)
 
     def _on_outcome(
         self,

@@ -206,6 +206,7 @@ def _drive(
             result.outcomes[phase] = _counts(np.concatenate([report.kinds, earlier]))
             result.interrupted = report.interrupted
             if report.interrupted:
+                on_master(ranks.world, lambda: _refuse_superseded(layout, incarnation))
                 return
     ledger = Ledger.read(layout, plan, Validity.judge(layout, plan, context.basis))
     world = ranks.world
@@ -213,12 +214,7 @@ def _drive(
     names = world.step(lambda: publish_tables(world, layout, ledger, plan))
 
     def complete() -> int:
-        if is_superseded(layout, incarnation):
-            raise ConfigError(
-                f"was taken over from these ranks, by incarnation {max(layout.incarnations())}",
-                file=layout.root,
-                way_out=f"mpipipe status {layout.root} shows it",
-            )
+        _refuse_superseded(layout, incarnation)
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
         return _complete(layout, plan, ledger, names, result)
@@ -276,6 +272,23 @@ def _take_lease(layout: RunLayout, world: World) -> None:
     peers = world.peers if world.size > 1 else (lease.myself(),)
     lease.take(layout, world.id, peers, lambda text: print(text, file=sys.stderr, flush=True))
     beat(layout)
+
+
+def _refuse_superseded(layout: RunLayout, incarnation: int) -> int:
+    """End ranks that were taken for dead, and whose run others have gone on with.
+
+    Raises
+    ------
+    ConfigError
+        If that is so.
+    """
+    if is_superseded(layout, incarnation):
+        raise ConfigError(
+            f"was taken over from these ranks, by incarnation {max(layout.incarnations())}",
+            file=layout.root,
+            way_out=f"mpipipe status {layout.root} shows it",
+        )
+    return 0
 
 
 def _remove_torn(layout: RunLayout) -> None:

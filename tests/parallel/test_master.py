@@ -135,3 +135,26 @@ def test_a_task_that_takes_every_rank_along_is_lost():
     outcome(master, 0, 0)
     master.step()
     assert post.posted[-1][1] == Tag.STOP
+
+
+def test_a_worker_that_does_not_hear_the_order_to_stop_is_given_up(monkeypatch):
+    """A rank 0 that is cut off from the others must end when it is told to, at once."""
+    now = [1000.0]
+    monkeypatch.setattr("mpipipe.parallel.master.time.monotonic", lambda: now[0])
+    post, master = make(3, 6)
+    given_up = []
+    post.world.give_up = given_up.append
+    for rank in range(3):
+        hello(master, rank)
+    master.drain(1)
+    now[0] += 100.0
+    master.step()
+    assert not given_up and (2, Tag.DRAIN) in [(rank, tag) for rank, tag, _ in post.posted]
+    for rank in (0, 2):
+        master.handle(rank, Tag.GIVEN_BACK, messages.level(EPOCH, 0))
+    now[0] += 29.0
+    master.step()
+    assert not given_up
+    now[0] += 2.0
+    master.step()
+    assert given_up == [1]
