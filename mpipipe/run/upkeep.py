@@ -12,9 +12,10 @@ import numpy as np
 
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
-from mpipipe.run.ledger import Ledger
-from mpipipe.run.plan import load_plan
+from mpipipe.run.ledger import NO_OUTCOME, Ledger
+from mpipipe.run.plan import Plan, load_plan
 from mpipipe.run.status import ALIVE_S
+from mpipipe.run.validity import Validity, read_basis
 from mpipipe.store.checkpoint.create import sync_folder
 from mpipipe.store.checkpoint.pool import FOLDER
 from mpipipe.store.checkpoint.reader import CheckpointReader
@@ -269,7 +270,7 @@ def compact(layout: RunLayout) -> Compacted:
     Raises
     ------
     ConfigError
-        If the run goes on, or there are no records.
+        If the run goes on, there are no records, or some hold no longer.
     BadDataError
         If a record is damaged: repairing comes first.
     OutputError
@@ -283,12 +284,14 @@ def compact(layout: RunLayout) -> Compacted:
             file=layout.root,
             way_out=f"mpipipe checkpoint repair {layout.root}",
         )
-    ledger = Ledger.read(layout, load_plan(layout))
+    plan = load_plan(layout)
+    ledger = Ledger.read(layout, plan)
     tasks = ledger.task_ids()
     if not tasks:
         raise ConfigError("has no records to compact", file=layout.root)
     n_bytes = sum(head.end - head.offset for head in map(ledger.head, tasks))
     newest = max(layout.incarnations())
+    _refuse_mixture(layout, plan, ledger, newest)
     path = _free_name(layout.record_folder(newest) / "compact.h5")
     records = (ledger.record(task) for task in tasks)
     path = write_checkpoint(path, newest, len(tasks), n_bytes, records)
@@ -301,6 +304,22 @@ def compact(layout: RunLayout) -> Compacted:
     removed = tuple(facts.path for facts in before)
     disk_bytes = sum(facts.disk_bytes for facts in before)
     return Compacted(layout.relative(path), len(tasks), removed, disk_bytes, size)
+
+
+def _refuse_mixture(layout: RunLayout, plan: Plan, ledger: Ledger, newest: int) -> None:
+    """Records that are moved to the newest incarnation must have been made as its own are."""
+    basis = read_basis(layout, newest)
+    if basis is None:
+        return  # then nothing of the run can be taken over, before or after
+    holding = Ledger.read(layout, plan, Validity.judge(layout, plan, basis))
+    holding.close()
+    same = (holding.kinds != NO_OUTCOME) & (holding.incarnations == ledger.incarnations)
+    if np.any((ledger.kinds != NO_OUTCOME) & ~same):
+        raise ConfigError(
+            "holds records that were made with other options or code than its last ones",
+            file=layout.root,
+            way_out=f"bring it to its end first: mpipipe run --resume {layout.root}",
+        )
 
 
 def _free_name(path: Path) -> Path:

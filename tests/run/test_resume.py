@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mpipipe.data.errors import ConfigError
 from mpipipe.run.basis import PARTS, PARTS_OF_OPTIONS
 from mpipipe.run.config import RunConfig
 from mpipipe.run.ledger import Ledger
 from mpipipe.run.plan import load_plan
+from mpipipe.run.upkeep import compact
+from mpipipe.run.validity import read_basis
 from mpipipe.store.layout import RunLayout
 
 from .conftest import Mpipipe, Result
@@ -104,6 +107,24 @@ def test_a_changed_option_of_sfm_redoes_sfm_alone(
     back = mpipipe("run", "-q", "--resume", root, "--set", HIGHER.replace("9.0", "5.0"))
     assert back.code == 0, back.err
     assert digest_of(root) == before
+
+
+def test_records_of_two_kinds_are_not_mixed(root: Path, with_higher: str, mpipipe: Mpipipe) -> None:
+    """Compacting moves records to the newest incarnation, which must have made them alike."""
+    layout = RunLayout.at(root)
+    basis = read_basis(layout, 1)
+    assert basis is not None
+    other = {part: dict(facts) for part, facts in basis.parts.items()}
+    other["sources"]["option sfm.sourceDetection.threshold"] = 9.0
+    layout.record_folder(2).mkdir()
+    layout.provenance(2).write_text(json.dumps({"basis": other}))
+    with pytest.raises(ConfigError, match="other options"):
+        compact(layout)
+    assert mpipipe("run", "-q", "--resume", root, "--set", HIGHER).code == 0
+    compact(layout)
+    (root / "completion.json").unlink()
+    assert mpipipe("run", "-q", "--resume", root).code == 0
+    assert digest_of(root) == with_higher
 
 
 def test_a_calexp_that_was_altered_is_no_base(
