@@ -175,7 +175,8 @@ class RunLayout:
         if not nearest.is_dir():
             raise self._unwritable(f"{nearest} is a file")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise self._unwritable(os.strerror(errno.EACCES))
+            is_fixed = os.statvfs(nearest).f_flag & os.ST_RDONLY
+            raise self._unwritable(os.strerror(errno.EROFS if is_fixed else errno.EACCES))
 
     def _unwritable(self, reason: str | None) -> OutputError:
         return OutputError(

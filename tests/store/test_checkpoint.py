@@ -190,7 +190,7 @@ def fill_up(path: Path) -> None:
     """A record of 3 MB fits, another does not, a small one does."""
     with writer(path.parent, path) as out:
         out.append(*content(0, size=3_000_000))
-        with pytest.raises(OutputError, match="No space left.*resume"):
+        with pytest.raises(OutputError, match="(No space left|quota exceeded).*resume"):
             out.append(*content(1, size=3_000_000))
         out.append(*content(2, size=1_000))
     records, damage = read(path, thorough=True)
@@ -201,8 +201,9 @@ def fill_up(path: Path) -> None:
     assert not damage
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_shows_before_a_record_is_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     path = create_checkpoint(tmp_path / "checkpoint.h5", Geometry(1, 1 << 24, 1 << 10, 1))
     left = 4 << 20
@@ -210,7 +211,7 @@ def test_full_disk_shows_before_a_record_is_half_written(
     def reserve(fd: int, begin: int, length: int) -> None:
         nonlocal left
         if length > left:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         left -= length
 
     monkeypatch.setattr(os, "posix_fallocate", reserve)

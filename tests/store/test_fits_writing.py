@@ -37,7 +37,12 @@ def test_same_content_gives_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "hint"),
-    [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")],
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "the quota is used up"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission"),
+    ],
 )
 def test_failure_leaves_the_old_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str

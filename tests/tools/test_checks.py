@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKS = ("check_isr", "check_cr", "check_simulator")
+CHECKS = ("check_isr", "check_cr", "check_simulator", "check_recovery")
 SECONDS = 500
 
 
