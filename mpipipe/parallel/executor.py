@@ -173,7 +173,7 @@ class ProcessExecutor(Executor):
         self._out = bytearray()
         self._given: deque[Submitted] = deque()  # to the task process, without a result yet
         self._n_ended = 0  # of those that were given to this task process
-        self._current, self._since, self._stage = 0, 0.0, ""  # number of its task, since when
+        self._current, self._since = 0, 0.0  # number of its task, since when
         self.n_replaced = 0
 
     def begin_phase(self, phase: str, context: bytes = b"") -> None:
@@ -270,9 +270,7 @@ class ProcessExecutor(Executor):
 
     def _take(self, frame: Frame, results: list[TaskResult]) -> None:
         """Make results of what the task process says."""
-        if frame.kind == FrameKind.STAGE:
-            self._stage = frame.text.decode()
-        elif frame.kind == FrameKind.REPORTS:
+        if frame.kind == FrameKind.REPORTS:
             for row in np.frombuffer(frame.data, dtype=REPORTS).tolist():
                 task_id, attempt, wall_s, cpu_s = row
                 self._end(task_id, attempt)
@@ -292,7 +290,6 @@ class ProcessExecutor(Executor):
             raise FrameError(f"a report on task {task_id}, which does not run")
         self._given.popleft()
         self._n_ended += 1
-        self._stage = ""
 
     def _result_of(self, frame: Frame) -> TaskResult:
         """Make a result of a report."""
@@ -311,7 +308,7 @@ class ProcessExecutor(Executor):
         dump: bool = False,
     ) -> None:
         """Replace the task process; the task that ran has its result, the others begin anew."""
-        running, stage, since = None, self._stage, self._since
+        running, stage, since = None, self._bulletin.stage, self._since
         if self._given:
             place = self._place_of_running()
             running = self._given[place]
@@ -350,7 +347,7 @@ class ProcessExecutor(Executor):
         self._reader = FrameReader(self._socket)
         self._out.clear()
         self._bulletin.clear()
-        self._n_ended, self._current, self._stage = 0, 0, ""
+        self._n_ended, self._current = 0, 0
         self._since = time.monotonic()
         self._send_phase()
         self._send_tasks(self._given)

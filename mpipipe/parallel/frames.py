@@ -28,13 +28,11 @@ class FrameKind(IntEnum):
     """To the task process: text = settings (JSON), data = context of the phase."""
     RUN = 2
     """To the task process: data = tasks to run one after the other (`TASKS`)."""
-    STAGE = 3
-    """From the task process: text = name of the stage it has come to."""
-    REPORT = 4
+    REPORT = 3
     """From the task process: text = outcome (JSON; empty if plainly done), data = payload."""
-    REPORTS = 5
+    REPORTS = 4
     """From the task process: data = tasks that are plainly done, without payload (`REPORTS`)."""
-    DROPPED = 6
+    DROPPED = 5
     """From the task process: the last `task_id` tasks are not run, as was asked."""
 
 

@@ -52,7 +52,7 @@ from mpipipe.trace import events
 # A rank that is woken for its messages looks by itself only for signals and losses. One that is not
 # looks again soon after a message, since the next one is likely; every millisecond without work, as
 # does the master of ranks that hold one task each; every ten when busy, having its next task.
-_PAUSE_WOKEN_S = 0.05
+_PAUSE_WOKEN_S = 0.1
 _PAUSE_FIRST_S, _PAUSE_DRY_S, _PAUSE_BUSY_S = 0.0002, 0.001, 0.010
 
 _epochs = itertools.count(1)
@@ -102,11 +102,12 @@ def run_phase(
     if not 1 <= policy.batch <= BATCH:
         raise ValueError(f"batch is {policy.batch}, not between 1 and {BATCH}")
     progress = progress or Progress()
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     with listen_for_stop() as stop:
         share = _Share(world, executor, phase, tasks, commit, progress, context, policy, committed)
         kinds = world.step(lambda: share.run(stop))
-    events.record("phase", phase, begin)
+    # What is spent here besides the tasks: messages, commits, looking after each other.
+    events.record("phase", phase, begin, time.process_time() - cpu)
     events.flush()
     wall_s = time.perf_counter() - begin
     # Only a master that was it to the end has all summaries.

@@ -188,7 +188,8 @@ def serve(connection: socket.socket, program: Program, bulletin: Bulletin) -> No
     reader, outbox = FrameReader(connection), _Outbox(connection)
 
     def announce(name: str) -> None:
-        outbox.send(Frame(FrameKind.STAGE, text=name.encode()))
+        bulletin.note_stage(name)
+        outbox.send_plain()
 
     _announce = announce
     with contextlib.suppress(Closed):
