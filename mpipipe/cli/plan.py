@@ -21,8 +21,8 @@ from mpipipe.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mpipipe.data.inventory import Inventory
     from mpipipe.run.plan import Plan
+    from mpipipe.run.plancache import Found
     from mpipipe.run.predict import Prediction
 
 
@@ -59,21 +59,21 @@ def plan(
     from mpipipe.store.layout import RunLayout
 
     request = Request(raw or Path(), camera, calibs, config, tuple(assignments or ()), costs=costs)
-    made, options, inventory = prepare(request, RunLayout.at("RUN"))
-    prediction = predict(made, inventory.camera, ranks, request.cost_model())
+    made, options, found = prepare(request, RunLayout.at("RUN"))
+    prediction = predict(made, found.camera, ranks, request.cost_model())
     if graph is not None:
         off = [name for name, stage in options.stage_configs().items() if not stage.enabled]
         write_graph(graph, made.phases, off)
     if as_json:
-        typer.echo(json.dumps(_facts(made, inventory, prediction)))
+        typer.echo(json.dumps(_facts(made, found, prediction)))
         return
-    _print(made, inventory, prediction, list_tasks)
+    _print(made, found, prediction, list_tasks)
 
 
-def _facts(made: Plan, inventory: Inventory, prediction: Prediction) -> dict[str, object]:
+def _facts(made: Plan, found: Found, prediction: Prediction) -> dict[str, object]:
     return {
-        "camera": inventory.camera.name,
-        "files": inventory.n_files,
+        "camera": found.camera.name,
+        "files": found.n_files,
         "phases": {phase: len(made.in_phase(phase)) for phase in made.phases},
         "tasks": [
             {
@@ -95,16 +95,16 @@ def _facts(made: Plan, inventory: Inventory, prediction: Prediction) -> dict[str
     }
 
 
-def _print(made: Plan, inventory: Inventory, prediction: Prediction, list_tasks: bool) -> None:
+def _print(made: Plan, found: Found, prediction: Prediction, list_tasks: bool) -> None:
     from mpipipe.parallel.progress import format_seconds
     from mpipipe.run.phases import PHASES
 
-    visits = Counter(
-        visit.band for visit in {(v.visit, v.band): v for v in inventory.science}.values()
-    )
+    science = made.in_phase("calibrate")
+    pairs = zip(science.column("visit").tolist(), science.column("band").tolist(), strict=True)
+    visits = Counter(science.words[code] for _, code in set(pairs))
     bands = ", ".join(f"{number} {band}" for band, number in sorted(visits.items()))
-    known = f", {inventory.n_cached} known from the index" if inventory.n_cached else ""
-    typer.echo(f"camera {inventory.camera.name}: {inventory.n_files} files{known}")
+    known = f", {found.n_cached} known from the index" if found.n_cached else ""
+    typer.echo(f"camera {found.camera.name}: {found.n_files} files{known}")
     typer.echo(f"visits: {bands or 'none'}")
     for phase in prediction.phases:
         title = PHASES[phase.phase].title

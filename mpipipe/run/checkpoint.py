@@ -18,6 +18,8 @@ _TASK_BYTES = 2 << 20
 _SPARE = 2
 _REGIONS_A_RANK = 4
 _MAX_REGION = 64 << 20
+_MAX_REGIONS_A_RANK = 64
+"""Each has a file that claims it, and a run makes files by its ranks, not by its tasks."""
 _ENTRY_EVERY = 1 << 10
 """Bytes of records for which there is an index entry: small records fill the index first."""
 
@@ -26,7 +28,8 @@ def geometry_for(plan: Plan, incarnation: int, n_ranks: int, name: str) -> Geome
     """Sizes of the file that all ranks write: sparse, so what is not needed costs nothing."""
     expected = _SPARE * _TASK_BYTES * max(len(plan.tasks), 1)
     share = expected // (n_ranks * _REGIONS_A_RANK)
-    region = min(max(_round_up(share), USER_BLOCK), _MAX_REGION)
+    least = _round_up(expected // (n_ranks * _MAX_REGIONS_A_RANK))
+    region = max(min(max(_round_up(share), USER_BLOCK), _MAX_REGION), least)
     n_regions = max(-(-expected // region), n_ranks * _REGIONS_A_RANK)
     attributes = {"run": name, "writer": f"mpipipe {__version__}"}
     return Geometry(n_regions, region, region // _ENTRY_EVERY, incarnation, attributes=attributes)

@@ -95,18 +95,43 @@ def make_plan(
     layout: RunLayout,
     costs: Costs = DEFAULTS,
 ) -> Plan:
-    """Turn an inventory into tasks.
+    """Turn an inventory into a plan: `make_table`, then `plan_of`."""
+    table = make_table(inventory, raw, goal, builds_masters=calibs is None)
+    return plan_of(table, inventory.camera, raw, goal, calibs, layout, costs)
 
-    Masters are built first when the input holds calibration frames and no masters are given.
+
+def plan_of(
+    table: TaskTable,
+    camera: Camera,
+    raw: str,
+    goal: Goal,
+    calibs: Path | None,
+    layout: RunLayout,
+    costs: Costs = DEFAULTS,
+) -> Plan:
+    """The plan of a table of tasks, whose costs are filled in."""
+    phases = table.column("phase")
+    words = {table.words[code] for code in np.unique(phases).tolist()}
+    if words & set(CALIB_PHASES):
+        calibs = layout.calibs
+    _estimate(table, camera, costs)
+    return Plan(goal, raw, None if calibs is None else str(calibs), table, tuple(table.problems))
+
+
+def make_table(inventory: Inventory, raw: str, goal: Goal, *, builds_masters: bool) -> TaskTable:
+    """Turn an inventory into tasks, without costs.
+
+    Parameters
+    ----------
+    builds_masters
+        Whether masters are built first, if the input holds calibration frames.
 
     Raises
     ------
     ConfigError
         If there is nothing to do.
     """
-    builds_masters = bool(inventory.calibs) and calibs is None
-    if builds_masters:
-        calibs = layout.calibs
+    builds_masters = builds_masters and bool(inventory.calibs)
     listed = tuple(str(problem) for problem in inventory.problems)
     with _no_collection():
         table = build_table(_drafts(inventory, goal, builds_masters), listed)
@@ -119,8 +144,7 @@ def make_plan(
             file=raw,
             way_out="mpipipe plan RAW --camera C shows what is found",
         )
-    _estimate(table, inventory.camera, costs)
-    return Plan(goal, raw, None if calibs is None else str(calibs), table, listed)
+    return table
 
 
 @contextmanager

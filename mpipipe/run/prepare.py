@@ -8,14 +8,14 @@ from pathlib import Path
 
 from mpipipe.data.camera import Camera
 from mpipipe.data.errors import ConfigError, MissingInputError
-from mpipipe.data.inventory import Inventory
 from mpipipe.run.config import AnyConfig, load_config
 from mpipipe.run.costs import DEFAULTS, Costs, load_costs
 from mpipipe.run.pipelines import check_pipelines
-from mpipipe.run.plan import Goal, Plan, make_plan, refuse_used_folder, save_run
+from mpipipe.run.plan import Goal, Plan, make_table, plan_of, refuse_used_folder, save_run
+from mpipipe.run.plancache import Found, PlanCache
 from mpipipe.store.cameras import load_camera
 from mpipipe.store.layout import RunLayout, index_folder
-from mpipipe.store.scan import scan
+from mpipipe.store.scan import find_raw_files, scan
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Request:
         return DEFAULTS if self.costs is None else load_costs(self.costs)
 
 
-def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inventory]:
+def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Found]:
     """Scan the input and make the plan, without touching a pixel or writing into the run folder.
 
     Raises
@@ -69,10 +69,33 @@ def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Inven
     check_pipelines(name for name, options in config.stage_configs().items() if not options.enabled)
     camera = find_camera(request.camera or config.camera)
     costs = request.cost_model()
-    inventory = scan(find_files(request.raw), camera, index_folder())
     calibs = None if request.calibs is None else masters_folder(request.calibs)
-    plan = make_plan(inventory, str(request.raw.absolute()), request.goal, calibs, layout, costs)
-    return plan, config, inventory
+    found = find_tasks(request, camera, index_folder())
+    raw = str(request.raw.absolute())
+    plan = plan_of(found.table, found.camera, raw, request.goal, calibs, layout, costs)
+    return plan, config, found
+
+
+def find_tasks(request: Request, camera: Camera | None, index: Path) -> Found:
+    """The tasks of the files at RAW; of many files that are all known, without looking at them.
+
+    Raises
+    ------
+    ConfigError, MissingInputError
+        If the files can not be sorted, or there is nothing to do.
+    """
+    files = find_raw_files(find_files(request.raw))
+    described = "" if camera is None else camera.model_dump_json(exclude_none=True)
+    builds_masters = request.calibs is None
+    cache = PlanCache(index, files, described, request.goal, str(builds_masters))
+    if (kept := cache.find()) is not None:
+        return kept
+    inventory = scan(files or find_files(request.raw), camera, index)
+    raw = str(request.raw.absolute())
+    table = make_table(inventory, raw, request.goal, builds_masters=builds_masters)
+    found = Found(table, inventory.camera, inventory.n_files, inventory.n_cached)
+    cache.keep(found)
+    return found
 
 
 def make_run(request: Request, layout: RunLayout) -> Callable[[], None]:
@@ -85,11 +108,11 @@ def make_run(request: Request, layout: RunLayout) -> Callable[[], None]:
     """
     refuse_used_folder(layout)
     layout.check_parent()
-    plan, config, inventory = prepare(request, layout)
+    plan, config, found = prepare(request, layout)
 
     def save() -> None:
         refuse_used_folder(layout)  # somebody else may have had the same idea meanwhile
-        save_run(layout, plan, config, inventory.camera)
+        save_run(layout, plan, config, found.camera)
 
     return save
 

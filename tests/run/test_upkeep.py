@@ -18,6 +18,7 @@ from mpipipe.run.ledger import Committed, Ledger
 from mpipipe.run.plan import Plan, load_plan
 from mpipipe.run.task import Draft, build_table
 from mpipipe.run.upkeep import compact, find_task, list_checkpoints, read_task, repair
+from mpipipe.store.checkpoint.geometry import Geometry
 from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.layout import RunLayout
 
@@ -153,12 +154,17 @@ def test_lost_records_are_not_published_over(layout: RunLayout) -> None:
     assert _refuse_lost(layout, ended, ledger) == 0, "it was not done by this incarnation"
 
 
-@pytest.mark.parametrize("n_tasks", [1, 30, 200_000])
+def total_of(sizes: Geometry) -> int:
+    return sizes.n_regions * sizes.region_bytes
+
+
+@pytest.mark.parametrize("n_tasks", [1, 30, 200_000, 1_000_000])
 @pytest.mark.parametrize("n_ranks", [1, 3, 1000])
 def test_sizes(n_tasks: int, n_ranks: int) -> None:
     """Every rank has regions to begin with; a small run does not look like terabytes."""
     table = build_table(Draft("calibrate", n, "R22_S11", "r", ()) for n in range(n_tasks))
     sizes = geometry_for(Plan("calibrate", "raw", None, table), 1, n_ranks, "run")
-    assert sizes.n_regions >= 4 * n_ranks and sizes.region_bytes <= 64 << 20
-    total = sizes.n_regions * sizes.region_bytes
+    assert 4 * n_ranks <= sizes.n_regions <= 64 * n_ranks, "files by ranks, not by tasks"
+    assert sizes.region_bytes <= max(64 << 20, total_of(sizes) // (32 * n_ranks))
+    total = total_of(sizes)
     assert total >= 4e6 * n_tasks and total <= 9e6 * max(n_tasks, n_ranks)
