@@ -100,7 +100,7 @@ def test_who_was_taken_over_does_not_complete(tiny: Path, tmp_path: Path, mpipip
     layout = RunLayout.at(tmp_path / "run")
     command = [sys.executable, "-m", "mpipipe", "run", "-q", str(tiny), "-o", str(layout.root)]
     process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     limit = time.monotonic() + 120
     while not list(layout.calibs.glob("*.fits")):
@@ -109,7 +109,9 @@ def test_who_was_taken_over_does_not_complete(tiny: Path, tmp_path: Path, mpipip
     layout.record_folder(2).mkdir()
     layout.lease.write_text("{}")
     beaten = layout.heartbeat.stat().st_mtime_ns
-    assert process.wait(60) == 75
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, "whoever waits for 75 would start it once more"
+    assert b"was taken over from these ranks, by incarnation 2" in said
     assert not layout.completion.exists()
     assert layout.heartbeat.stat().st_mtime_ns == beaten, "it is not theirs any more"
 
