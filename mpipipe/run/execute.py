@@ -76,7 +76,8 @@ class TaskRunner:
         context.times.clear()
         with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):
             context.enter("start")
-            context.earlier = self._handover.earlier(task_id)
+            # If that is what made the first attempt fail, the next one does without.
+            context.earlier = self._handover.earlier(task_id) if attempt == 1 else None
             if (other := self._waits_for(task, plan)) is None:
                 result = guarded(PHASES[phase].function, task, context)
             else:

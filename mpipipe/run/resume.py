@@ -149,10 +149,17 @@ def refuse_stale(validity: Validity, layout: RunLayout, asked: Resume) -> None:
     ConfigError
         If tasks were done with other code, libraries or another camera, unless forced.
     """
-    if asked.force:
+    stale = [(i, phase, changes) for i, phase, _, changes in validity.changes() if changes.others]
+    if asked.force or not stale:
         return
-    for incarnation, phase, _, changes in validity.changes():
-        if changes.others and (number := _n_done(layout, validity.plan, incarnation, phase)):
+    plan = validity.plan
+    ledger = Ledger.read(layout, plan)
+    ledger.close()
+    for incarnation, phase, changes in stale:
+        tasks = plan.in_phase(phase)
+        here = slice(tasks.start, tasks.stop)
+        mine = ledger.is_final[here] & (ledger.incarnations[here] == incarnation)
+        if number := int(np.count_nonzero(mine)):
             raise ConfigError(
                 f"{number} tasks of {phase} were done with something else: "
                 + "; ".join(changes.others),
@@ -176,16 +183,6 @@ def has_stale(layout: RunLayout, plan: Plan, basis: Basis) -> bool:
     former.close()
     now.close()
     return found
-
-
-def _n_done(layout: RunLayout, plan: Plan, incarnation: int, phase: str) -> int:
-    """Tasks of a phase whose best record is of this incarnation."""
-    ledger = Ledger.read(layout, plan)
-    ledger.close()
-    tasks = plan.in_phase(phase)
-    of_phase = slice(tasks.start, tasks.stop)
-    mine = ledger.is_final[of_phase] & (ledger.incarnations[of_phase] == incarnation)
-    return int(np.count_nonzero(mine))
 
 
 def lines_of(found: Survey) -> Iterator[str]:
