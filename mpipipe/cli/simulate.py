@@ -18,7 +18,9 @@ def simulate(
     out: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Folder to fill; continued if it is begun.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="tiny, small, full, wide, deep-drilling, cloudy or crowded.")
+    ] = "small",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 1,
     visits: Annotated[int | None, typer.Option(help="Number of visits.")] = None,
     ccds: Annotated[int | None, typer.Option(help="Number of CCDs.")] = None,
