@@ -13,6 +13,7 @@ import numpy as np
 
 from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.astrometry import gnomonic, inverse_gnomonic
+from mpipipe.sim.earth import earth_from_sun
 from mpipipe.sim.lightcurves import Variability, offsets
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.survey import BANDS, Survey
@@ -332,22 +333,8 @@ def positions_at(survey: Survey, rows: np.ndarray, mjd: float) -> tuple[np.ndarr
 
 
 def parallax_factors(ra: np.ndarray, dec: np.ndarray, mjd: float) -> tuple[np.ndarray, np.ndarray]:
-    """Displacement to the east and north of a star with a parallax of 1.
-
-    The Earth's place to 1e-4 au from the low-precision formula for the Sun (Astronomical Almanac,
-    page C5), taken about the Sun.
-    """
-    days = mjd - 51544.5
-    anomaly = np.radians(357.528 + 0.9856003 * days)
-    longitude = np.radians(280.460 + 0.9856474 * days)
-    longitude -= np.radians(3.8246e-5) * days  # to the equinox of 2000
-    longitude += np.radians(1.915) * np.sin(anomaly) + np.radians(0.020) * np.sin(2 * anomaly)
-    distance = 1.00014 - 0.01671 * np.cos(anomaly) - 0.00014 * np.cos(2 * anomaly)
-    tilt = np.radians(23.4393)
-    # The Earth stands opposite to the Sun.
-    x = -distance * np.cos(longitude)
-    y = -distance * np.cos(tilt) * np.sin(longitude)
-    z = -distance * np.sin(tilt) * np.sin(longitude)
+    """Displacement to the east and north of a star with a parallax of 1, about the Sun."""
+    x, y, z = earth_from_sun(mjd)
     a, d = np.radians(ra), np.radians(dec)
     east = x * np.sin(a) - y * np.cos(a)
     north = (x * np.cos(a) + y * np.sin(a)) * np.sin(d) - z * np.cos(d)

@@ -118,6 +118,11 @@ class Survey:
     agn_mag_max: float = _option(22.0, "faintest galaxy with an active nucleus, r [mag]")
     supernovae: float = _option(0.0, "supernovae that peak above r = 24 [1/deg2/yr]")
 
+    # Solar System
+    asteroids: float = _option(0.0, "bodies of the Solar System at any time [1/deg2]")
+    asteroid_mag_min: float = _option(17.0, "brightest of them, r [mag]")
+    asteroid_mag_max: float = _option(25.0, "faintest of them, r [mag]")
+
     # Optics
     core_beta: float = _option(3.5, "Moffat exponent of the PSF's core, a multiple of 0.5")
     wing_beta: float = _option(2.0, "Moffat exponent of the wings, a multiple of 0.5")
@@ -204,6 +209,7 @@ _LIVELY: Mapping[str, Any] = {
     "transverse_velocity": 35.0,
     "agn_fraction": 0.05,
     "supernovae": 2000.0,
+    "asteroids": 300.0,
 }
 """A sky in which something happens."""
 
@@ -371,6 +377,7 @@ _ORDERED = (
     ("galaxy_mag_min", "galaxy_break"),
     ("galaxy_break", "galaxy_mag_max"),
     ("reference_mag_min", "reference_mag_max"),
+    ("asteroid_mag_min", "asteroid_mag_max"),
 )
 _SIGNED = ("ra", "dec", "angle", "size_variation", "galaxy_radius_slope", "distortion")
 
