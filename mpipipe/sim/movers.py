@@ -2,7 +2,7 @@
 
 A body belongs to the first visit in whose field it is: at each visit bodies are drawn as they are
 spread there at any time, and those that an earlier visit had in its field are dropped, since they
-were drawn then. So the number in a field is as asked at every visit, and each has one orbit for all.
+were drawn then. So there are as many as asked at every visit, and each has one orbit for all.
 """
 
 from __future__ import annotations
