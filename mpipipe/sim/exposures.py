@@ -10,7 +10,7 @@ from mpipipe.sim import cosmic_rays
 from mpipipe.sim.astrometry import CcdWcs, FocalPlane, focal_plane, true_wcs
 from mpipipe.sim.detector import brighter_fatter, dark_rate, full_well_map, response, spill
 from mpipipe.sim.instrument import Instrument, make_chip, make_instrument
-from mpipipe.sim.movers import colour, places_at, survey_movers
+from mpipipe.sim.movers import colour, in_field, places_at, survey_movers
 from mpipipe.sim.optics import Psf, cloud_transmission, make_psf
 from mpipipe.sim.readout import read_out
 from mpipipe.sim.render import add_galaxies, add_stars, add_streak
@@ -263,6 +263,8 @@ def find_bodies(
     rows = survey_movers(survey, field_radius(survey))
     seconds = (instrument.n_snaps - 1) * SNAP_GAP + instrument.n_snaps * survey.snap_time
     middle = visit.mjd + 0.5 * seconds / 86400.0
+    # Distortion is not for those at the other side of the sky.
+    rows = rows[in_field(survey, places_at(rows, middle), 2.0 * field_radius(survey))]
     now, later = places_at(rows, middle), places_at(rows, middle + 60.0 / 86400.0)
     x, y = wcs.sky_to_pixel(now.ra, now.dec)
     x1, y1 = wcs.sky_to_pixel(later.ra, later.dec)

@@ -97,14 +97,15 @@ def survey_movers(survey: Survey, radius: float) -> np.ndarray:
             if not len(new):
                 break
             then = places_at(new, earlier)
-            new = new[~_in_field(survey, then, radius)]
+            new = new[~in_field(survey, then, radius)]
         known = np.concatenate([known, new])
     known["id"] = FIRST_ID + np.arange(len(known))
     known.flags.writeable = False
     return known
 
 
-def _in_field(survey: Survey, places: Places, radius: float) -> np.ndarray:
+def in_field(survey: Survey, places: Places, radius: float) -> np.ndarray:
+    """Which places are within `radius` (degrees) of the survey's centre."""
     east = (places.ra - survey.ra + 180.0) % 360.0 - 180.0
     east *= np.cos(np.radians(survey.dec))
     return np.asarray(np.hypot(east, places.dec - survey.dec) < radius)

@@ -10,7 +10,7 @@ import pytest
 from mpipipe.sim.earth import earth_from_sun
 from mpipipe.sim.exposures import Bodies, draw_bodies, field_radius, simulate_visit
 from mpipipe.sim.instrument import make_chip, make_instrument
-from mpipipe.sim.movers import FIRST_ID, MOVERS, _in_field, places_at, survey_movers
+from mpipipe.sim.movers import FIRST_ID, MOVERS, in_field, places_at, survey_movers
 from mpipipe.sim.orbits import (
     GM_SUN,
     LIGHT_DAYS,
@@ -98,7 +98,7 @@ def test_as_many_as_asked_at_every_visit(survey: Survey) -> None:
     expected = survey.asteroids * np.pi * radius**2
     for visit in range(survey.n_visits):
         places = places_at(rows, survey.mjd + visit * survey.visit_interval)
-        inside = _in_field(survey, places, radius).sum()
+        inside = in_field(survey, places, radius).sum()
         assert abs(inside - expected) < 4.5 * np.sqrt(expected), visit
     assert len(rows) > 1.1 * expected, "new ones come as others leave"
     assert len(np.unique(rows["id"])) == len(rows) and rows["id"].min() == FIRST_ID
