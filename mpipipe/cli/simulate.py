@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 def simulate(
     out: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Folder to fill; continued if it is begun.")
+        Path | None,
+        typer.Argument(
+            metavar="OUT | describe OUT",
+            help="Folder to fill, or to describe; one that is begun is continued.",
+        ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    described: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    preset: Annotated[
+        str, typer.Option(help="tiny, small, full, wide, deep-drilling, cloudy or crowded.")
+    ] = "small",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 1,
     visits: Annotated[int | None, typer.Option(help="Number of visits.")] = None,
     ccds: Annotated[int | None, typer.Option(help="Number of CCDs.")] = None,
@@ -49,6 +56,10 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set any option of the simulator."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="With describe: draw what is in it, too."),
+    ] = None,
     show_options: Annotated[
         bool, typer.Option("--options", help="List all options with their values and end.")
     ] = False,
@@ -63,8 +74,18 @@ def simulate(
     Examples:
       mpipipe simulate SIM --preset tiny --seed 7
       mpirun -n 8 mpipipe simulate SIM --preset small --set cosmic_rays=1.0
+      mpipipe simulate describe SIM --plot sim.png
     """
     from mpipipe.data.errors import ConfigError
+
+    if out == Path("describe") and described is not None:
+        _describe(described, truth, plot)
+        return
+    if described is not None or plot is not None:
+        raise ConfigError(
+            "one folder is simulated at a time, and --plot goes with describe",
+            way_out="mpipipe simulate describe OUT --plot FILE.png",
+        )
 
     changes: dict[str, Any] = {
         "seed": seed,
@@ -103,6 +124,18 @@ def simulate(
         typer.echo(f"raw frames: {folder.raw}")
         typer.echo(f"reference stars: {folder.refcat}")
         typer.echo(f"truth: {folder.truth}")
+
+
+def _describe(root: Path, truth: Path | None, plot: Path | None) -> None:
+    """Tell what is in a simulation."""
+    from mpipipe.sim.describe import draw, lines_of, read_simulation
+
+    found = read_simulation(root, truth)
+    for line in lines_of(found):
+        typer.echo(line)
+    if plot is not None:
+        draw(found, plot)
+        typer.echo(f"drawn: {plot}")
 
 
 def _survey(

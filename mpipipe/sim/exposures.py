@@ -9,7 +9,8 @@ import numpy as np
 from mpipipe.sim import cosmic_rays
 from mpipipe.sim.astrometry import CcdWcs, FocalPlane, focal_plane, true_wcs
 from mpipipe.sim.detector import brighter_fatter, dark_rate, full_well_map, response, spill
-from mpipipe.sim.instrument import make_chip, make_instrument
+from mpipipe.sim.instrument import Instrument, make_chip, make_instrument
+from mpipipe.sim.movers import colour, in_field, places_at, survey_movers
 from mpipipe.sim.optics import Psf, cloud_transmission, make_psf
 from mpipipe.sim.readout import read_out
 from mpipipe.sim.render import add_galaxies, add_stars, add_streak
@@ -23,6 +24,12 @@ FLAT_TIME = 5.0
 
 _MARGIN = 150.0
 """Sources this far outside a CCD still shine into it, pixels; brighter ones reach further."""
+
+SNAP_GAP = 2.0
+"""From the end of a snap to the start of the next, seconds."""
+
+_TRAIL_STEP = 0.1
+"""Points of a trail stand so many FWHM apart: closer than anybody can see."""
 
 _STREAK_SEEN = 0.5
 """A pixel with more light of a satellite than this, electrons, counts as crossed."""
@@ -56,6 +63,33 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Bodies:
+    """The bodies of the Solar System that shine onto a CCD in a visit.
+
+    Attributes
+    ----------
+    rows
+        Their rows of `movers.MOVERS`.
+    ra, dec, x, y
+        Place in the middle of the visit: degrees, and zero-based pixels.
+    vx, vy
+        Motion, pixels per second.
+    mag, flux
+        As those of `Sources`.
+    """
+
+    rows: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    vx: np.ndarray
+    vy: np.ndarray
+    mag: np.ndarray
+    flux: np.ndarray
+
+
+@dataclass(frozen=True)
 class VisitTruth:
     """What was simulated in one visit of one CCD.
 
@@ -75,6 +109,7 @@ class VisitTruth:
     wcs: CcdWcs
     psfs: tuple[Psf, ...]
     sources: Sources
+    bodies: Bodies
     expected: np.ndarray
     sky: float
     rays: tuple[Rays, ...]
@@ -132,6 +167,7 @@ def simulate_visit(
     place = focal_plane(instrument.camera, chip.detector, instrument.detectors, survey)
     wcs = true_wcs(place, survey, visit)
     sources = find_sources(survey, visit, place, wcs, chip.shape)
+    bodies = find_bodies(survey, visit, place, wcs, chip.shape, instrument)
     sky = _sky_image(visit, place, chip.shape, survey.snap_time)
     raw, rays, psfs = [], [], []
     expected = np.zeros(chip.shape, dtype=np.float32)
@@ -142,10 +178,12 @@ def simulate_visit(
         psfs.append(psf)
         if light is None or visit.seeing[snap] != visit.seeing[snap - 1]:
             light = draw_sources(survey, psf, sources, chip.shape) + sky
-        expected += light
         mean = light
+        if len(bodies.x):
+            mean = light + draw_bodies(survey, psf, bodies, chip.shape, snap, instrument.n_snaps)
+        expected += mean
         if visit.streak_snap == snap:
-            mean = light + _streak(survey, psf, place, visit, state[snap])
+            mean = mean + _streak(survey, psf, place, visit, state[snap])
         hits = cosmic_rays.hits(
             survey,
             chip.detector,
@@ -162,7 +200,7 @@ def simulate_visit(
         raw.append(read_out(survey, ccd, charge, "science", visit.number, snap))
     total_sky = visit.sky * survey.snap_time * instrument.n_snaps
     return raw, VisitTruth(
-        visit, wcs, tuple(psfs), sources, expected, total_sky, tuple(rays), state
+        visit, wcs, tuple(psfs), sources, bodies, expected, total_sky, tuple(rays), state
     )
 
 
@@ -210,6 +248,61 @@ def find_sources(
     flux = 10.0 ** (-0.4 * (mag - survey.of_band("zero_points", visit.band)))
     flux *= cloud_transmission(visit, *place.to_unit(x, y))
     return Sources(rows, ra, dec, x, y, mag, flux)
+
+
+def find_bodies(
+    survey: Survey,
+    visit: Visit,
+    place: FocalPlane,
+    wcs: CcdWcs,
+    shape: tuple[int, int],
+    instrument: Instrument,
+) -> Bodies:
+    """The bodies of the Solar System whose light can reach a CCD."""
+    ny, nx = shape
+    rows = survey_movers(survey, field_radius(survey))
+    seconds = (instrument.n_snaps - 1) * SNAP_GAP + instrument.n_snaps * survey.snap_time
+    middle = visit.mjd + 0.5 * seconds / 86400.0
+    # Distortion is not for those at the other side of the sky.
+    rows = rows[in_field(survey, places_at(rows, middle), 2.0 * field_radius(survey))]
+    now, later = places_at(rows, middle), places_at(rows, middle + 60.0 / 86400.0)
+    x, y = wcs.sky_to_pixel(now.ra, now.dec)
+    x1, y1 = wcs.sky_to_pixel(later.ra, later.dec)
+    near = (x > -_MARGIN) & (x < nx + _MARGIN) & (y > -_MARGIN) & (y < ny + _MARGIN)
+    mag = now.mag[near] + colour(visit.band)
+    flux = 10.0 ** (-0.4 * (mag - survey.of_band("zero_points", visit.band)))
+    flux = flux * cloud_transmission(visit, *place.to_unit(x[near], y[near]))
+    vx, vy = (x1 - x)[near] / 60.0, (y1 - y)[near] / 60.0
+    return Bodies(rows[near], now.ra[near], now.dec[near], x[near], y[near], vx, vy, mag, flux)
+
+
+def field_radius(survey: Survey) -> float:
+    """Radius about the survey's centre in which all pointings see, degrees."""
+    instrument = make_instrument(survey)
+    place = focal_plane(instrument.camera, instrument.detectors[0], instrument.detectors)
+    return (place.radius + 1.5 * survey.dither) / 3600.0 + 0.02
+
+
+def draw_bodies(
+    survey: Survey, psf: Psf, bodies: Bodies, shape: tuple[int, int], snap: int, n_snaps: int
+) -> np.ndarray:
+    """Expected electrons of all bodies in one snap, (ny, nx) float32: stars along their trails."""
+    image = np.zeros(shape, dtype=np.float32)
+    length = np.hypot(bodies.vx, bodies.vy) * survey.snap_time
+    steps = np.ceil(length / (_TRAIL_STEP * psf.fwhm)).astype(int) + 1
+    of = np.repeat(np.arange(len(steps)), steps)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(steps) - steps, steps)
+    # Seconds from the middle of the visit, each point in the middle of its stretch of the trail.
+    begin = (snap - 0.5 * n_snaps) * survey.snap_time + (snap - 0.5 * (n_snaps - 1)) * SNAP_GAP
+    seconds = begin + survey.snap_time * (within + 0.5) / steps[of]
+    add_stars(
+        image,
+        psf,
+        bodies.x[of] + bodies.vx[of] * seconds,
+        bodies.y[of] + bodies.vy[of] * seconds,
+        bodies.flux[of] * survey.snap_time / steps[of],
+    )
+    return image
 
 
 def _refracted(

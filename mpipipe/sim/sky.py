@@ -13,6 +13,8 @@ import numpy as np
 
 from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.astrometry import gnomonic, inverse_gnomonic
+from mpipipe.sim.earth import earth_from_sun
+from mpipipe.sim.lightcurves import Variability, offsets
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.survey import BANDS, Survey
 
@@ -35,9 +37,14 @@ OBJECTS = Schema(
             Column(f"mag_{band}", "f4", "mag", f"mean AB magnitude in {band}", "phot.mag")
             for band in BANDS
         ),
-        Column("amplitude", "f4", "mag", "half range of a sinusoidal variation", "src.var"),
+        Column("parallax", "f4", "mas", "parallax", "pos.parallax"),
+        Column("variability", "i2", "", "how it varies (sim.lightcurves.Variability)", "src.class"),
+        Column("amplitude", "f4", "mag", "half range of its variation in r (AGN: rms)", "src.var"),
         Column("period", "f4", "d", "its period", "time.period"),
-        Column("phase", "f4", "", "its phase at the first visit, in periods", ""),
+        Column("phase", "f4", "", "its phase at the epoch, in periods", ""),
+        Column("epoch", "f8", "d", "MJD of its phase, or of a transient's maximum", "time.epoch"),
+        Column("timescale", "f4", "d", "its time scale, if it is not periodic", "time.scale"),
+        Column("host", "i8", "", "id of the galaxy that it is in; -1 for none", "meta.id.assoc"),
         Column("bulge", "f4", "", "fraction of light in a de Vaucouleurs bulge", ""),
         Column("disk_radius", "f4", "arcsec", "half-light radius of the exponential", ""),
         Column("bulge_radius", "f4", "arcsec", "half-light radius of the bulge", ""),
@@ -101,14 +108,29 @@ def tile_objects(survey: Survey, i: int, j: int) -> np.ndarray:
     """
     rng = generator(survey.seed, "tile", i, j)
     rows = np.concatenate([_stars(survey, rng), _galaxies(survey, rng)])
+    rows["host"] = -1
+    rows["epoch"] = survey.mjd
+    # What is drawn from here on leaves the objects before as they are without it.
+    more = generator(survey.seed, "tile-variables", i, j)
+    _set_distances(survey, rows, more)
+    _set_kinds(survey, rows, more)
+    first = _first_id(i, j)
+    rows = np.concatenate([rows, _guests(survey, rows, first, more)])
     # Positions came in arcmin within the tile.
     xi = (rows["ra"] + i * TILE) / 60.0
     eta = (rows["dec"] + j * TILE) / 60.0
     rows["ra"], rows["dec"] = inverse_gnomonic(xi, eta, survey.ra, survey.dec)
-    # 2^12 tiles a side are 200 degrees, 2^20 objects fit in the densest tile.
-    rows["id"] = (((j + 2048) << 12 | (i + 2048)) << 20) + np.arange(len(rows))
+    rows["id"] = first + np.arange(len(rows))
     rows.flags.writeable = False
     return rows
+
+
+def _first_id(i: int, j: int) -> int:
+    """Id of the first object of a tile.
+
+    2^12 tiles a side are 200 degrees, 2^20 objects fit in the densest tile.
+    """
+    return ((j + 2048) << 12 | (i + 2048)) << 20
 
 
 def draw_magnitudes(
@@ -141,6 +163,7 @@ def _stars(survey: Survey, rng: np.random.Generator) -> np.ndarray:
     varies = rng.uniform(size=n) < survey.variable_fraction
     amplitude = survey.variable_amplitude * 10 ** rng.normal(0.0, 0.3, n)
     rows["amplitude"] = np.where(varies, amplitude, 0.0)
+    rows["variability"] = np.where(varies, Variability.SINE, Variability.NONE)
     rows["period"] = 10 ** rng.uniform(-1.0, 2.0, n)
     rows["phase"] = rng.uniform(size=n)
     return rows
@@ -172,6 +195,84 @@ def _galaxies(survey: Survey, rng: np.random.Generator) -> np.ndarray:
     rows["axis_ratio"] = np.where(early, rng.uniform(0.5, 1.0, n), rng.uniform(0.2, 1.0, n))
     rows["angle"] = rng.uniform(0.0, 180.0, n)
     return rows
+
+
+def _set_distances(survey: Survey, rows: np.ndarray, rng: np.random.Generator) -> None:
+    """Parallaxes of stars as if all were dwarfs, and proper motions that go with them."""
+    star = rows["kind"] == STAR
+    red = np.clip((rows["mag_g"] - rows["mag_r"])[star].astype(float), 0.2, 1.5)
+    # About the absolute magnitudes of the main sequence: 4 for the turn-off, 11 for M dwarfs.
+    absolute = 4.0 + 7.0 * (red - 0.2) / 1.3
+    parsec = 10.0 ** (0.2 * (rows["mag_r"][star] - absolute) + 1.0)
+    rows["parallax"][star] = survey.parallax * 1000.0 / parsec
+    if survey.transverse_velocity > 0:
+        axis = survey.transverse_velocity / (4.74 * parsec) * 1000.0
+        rows["pm_ra"][star], rows["pm_dec"][star] = axis * rng.normal(size=(2, int(star.sum())))
+
+
+def _set_kinds(survey: Survey, rows: np.ndarray, rng: np.random.Generator) -> None:
+    """Turn a part of the variable stars into RR Lyrae, Cepheids and eclipsing binaries."""
+    varies = np.flatnonzero(rows["variability"] == Variability.SINE)
+    draw = rng.uniform(size=len(varies))
+    spread = rng.uniform(size=len(varies))
+    edges = np.cumsum(survey.variable_mix)
+    kinds = (
+        (Variability.RR_LYRAE, 0.35 + 0.45 * spread, 0.25 + 0.3 * spread),
+        (Variability.CEPHEID, 10 ** (0.3 + 1.5 * spread), 0.2 + 0.4 * spread),
+        (Variability.ECLIPSING, 10 ** (-0.5 + 1.5 * spread), 0.05 + 0.3 * spread),
+    )
+    begin = 0.0
+    for end, (kind, period, amplitude) in zip(edges, kinds, strict=True):
+        some = (draw >= begin) & (draw < end)
+        chosen, begin = varies[some], float(end)
+        rows["variability"][chosen] = kind
+        rows["period"][chosen], rows["amplitude"][chosen] = period[some], amplitude[some]
+
+
+def _guests(survey: Survey, rows: np.ndarray, first: int, rng: np.random.Generator) -> np.ndarray:
+    """Point sources in galaxies: active nuclei, and supernovae of the survey's time."""
+    galaxies = np.flatnonzero(rows["kind"] == GALAXY)
+    bright = galaxies[rows["mag_r"][galaxies] < survey.agn_mag_max]
+    active = bright[rng.uniform(size=len(bright)) < survey.agn_fraction]
+    nuclei = _in_hosts(rows, active, first)
+    nuclei["variability"] = Variability.AGN
+    nuclei["amplitude"] = 0.2 * 10 ** rng.normal(0.0, 0.15, len(active))
+    nuclei["timescale"] = 10 ** rng.normal(2.3, 0.3, len(active))
+    for band in BANDS:  # blue, and as bright as the galaxy, a magnitude more or less
+        nuclei[f"mag_{band}"] = rows["mag_r"][active]
+    shift = rng.normal(0.5, 0.5, len(active)).astype(np.float32)
+    for band in BANDS:
+        nuclei[f"mag_{band}"] += shift
+
+    years = survey.n_visits * survey.visit_interval / 365.25
+    expected = survey.supernovae * years * (TILE / 60.0) ** 2
+    number = rng.poisson(expected) if len(galaxies) else 0
+    weight = 10.0 ** (-0.4 * (rows["mag_r"][galaxies].astype(float) - 20.0))
+    # By light, but not only in the brightest few.
+    weight = np.sqrt(weight)
+    hosts = rng.choice(galaxies, number, p=weight / weight.sum()) if number else galaxies[:0]
+    exploded = _in_hosts(rows, hosts, first)
+    radius = rows["disk_radius"][hosts] * rng.exponential(0.6, number) / 60.0
+    turn = rng.uniform(0.0, 2.0 * np.pi, number)
+    exploded["ra"] += radius * np.cos(turn)
+    exploded["dec"] += radius * np.sin(turn)
+    exploded["variability"] = Variability.SUPERNOVA
+    exploded["epoch"] = survey.mjd + 365.25 * years * rng.uniform(size=number)
+    exploded["timescale"] = rng.normal(1.0, 0.1, number)
+    peak = draw_magnitudes(rng, number, 18.0, 24.0, 0.5)
+    for band in BANDS:
+        exploded[f"mag_{band}"] = peak
+    return np.concatenate([nuclei, exploded])
+
+
+def _in_hosts(rows: np.ndarray, hosts: np.ndarray, first: int) -> np.ndarray:
+    """Point sources at the centres of galaxies of a tile."""
+    found = OBJECTS.empty(len(hosts))
+    found["kind"] = STAR
+    found["ra"], found["dec"] = rows["ra"][hosts], rows["dec"][hosts]
+    found["epoch"] = rows["epoch"][hosts]
+    found["host"] = first + hosts
+    return found
 
 
 def _clustered_positions(
@@ -215,15 +316,26 @@ def _set_magnitudes(
 
 def magnitudes_at(survey: Survey, rows: np.ndarray, band: str, mjd: float) -> np.ndarray:
     """Magnitudes in a band at a time, variability included."""
-    cycles = (mjd - survey.mjd) / np.maximum(rows["period"], 1e-3) + rows["phase"]
-    return np.asarray(
-        rows[f"mag_{band}"].astype(np.float64) + rows["amplitude"] * np.sin(2.0 * np.pi * cycles)
-    )
+    return np.asarray(rows[f"mag_{band}"].astype(np.float64) + offsets(rows, band, mjd))
 
 
 def positions_at(survey: Survey, rows: np.ndarray, mjd: float) -> tuple[np.ndarray, np.ndarray]:
-    """Right ascension and declination at a time, proper motion included, degrees."""
+    """Right ascension and declination at a time, degrees: with proper motion and parallax."""
     years = (mjd - survey.mjd) / 365.25
+    cosine = np.cos(np.radians(rows["dec"]))
     dec = rows["dec"] + rows["pm_dec"] * (years / 3.6e6)
-    ra = rows["ra"] + rows["pm_ra"] * (years / 3.6e6) / np.cos(np.radians(rows["dec"]))
+    ra = rows["ra"] + rows["pm_ra"] * (years / 3.6e6) / cosine
+    if survey.parallax > 0:
+        east, north = parallax_factors(rows["ra"], rows["dec"], mjd)
+        ra = ra + rows["parallax"] * east / 3.6e6 / cosine
+        dec = dec + rows["parallax"] * north / 3.6e6
     return ra, dec
+
+
+def parallax_factors(ra: np.ndarray, dec: np.ndarray, mjd: float) -> tuple[np.ndarray, np.ndarray]:
+    """Displacement to the east and north of a star with a parallax of 1, about the Sun."""
+    x, y, z = earth_from_sun(mjd)
+    a, d = np.radians(ra), np.radians(dec)
+    east = x * np.sin(a) - y * np.cos(a)
+    north = (x * np.cos(a) + y * np.sin(a)) * np.sin(d) - z * np.cos(d)
+    return np.asarray(east), np.asarray(north)

@@ -55,6 +55,9 @@ class Survey:
     # Atmosphere and sky
     seeing_min: float = _option(0.7, "best seeing, FWHM of the PSF's core [arcsec]")
     seeing_max: float = _option(1.0, "worst seeing [arcsec]")
+    seeing_time: float = _option(
+        0.0, "time over which the seeing stays alike; 0: it does not [day]"
+    )
     snap_seeing_scatter: float = _option(0.0, "relative scatter of the seeing between snaps, rms")
     sky: float = _option(1.0, "factor on the sky brightness")
     sky_scatter: float = _option(0.1, "relative scatter of the sky between visits, rms")
@@ -74,6 +77,8 @@ class Survey:
         (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
         "differential refraction at 45 deg of zenith, ugrizy [arcsec/mag of g-i]",
     )
+    moon: float = _option(0.0, "light of the full moon over that of the dark sky")
+    night_scatter: float = _option(0.0, "scatter of the zero point from night to night, rms [mag]")
     clouds: float = _option(0.0, "largest extinction by clouds [mag]")
     cloud_gradient: float = _option(0.3, "relative change of cloud extinction over the field")
 
@@ -84,7 +89,14 @@ class Survey:
     star_mag_max: float = _option(27.0, "faintest star, r [mag]")
     variable_fraction: float = _option(0.02, "fraction of stars that vary")
     variable_amplitude: float = _option(0.3, "median amplitude of variables [mag]")
+    variable_mix: tuple[float, ...] = _option(
+        (0.0, 0.0, 0.0), "of them: RR Lyrae, Cepheids, eclipsing binaries; the rest are sines"
+    )
     proper_motion: float = _option(8.0, "proper motion of stars, rms an axis [mas/yr]")
+    transverse_velocity: float = _option(
+        0.0, "instead: velocity of stars, rms an axis, over their distance; 0: not [km/s]"
+    )
+    parallax: float = _option(0.0, "factor on the parallaxes of stars; 0: none")
 
     # Galaxies
     galaxy_density: float = _option(15.0, "galaxies at r = 24 [1/mag/arcmin2]")
@@ -100,6 +112,16 @@ class Survey:
     group_fraction: float = _option(0.3, "fraction of galaxies that come in groups")
     group_members: float = _option(6.0, "mean members of a group")
     group_radius: float = _option(6.0, "scale of groups [arcsec]")
+
+    # Guests of galaxies
+    agn_fraction: float = _option(0.0, "fraction of bright galaxies with an active nucleus")
+    agn_mag_max: float = _option(22.0, "faintest galaxy with an active nucleus, r [mag]")
+    supernovae: float = _option(0.0, "supernovae that peak above r = 24 [1/deg2/yr]")
+
+    # Solar System
+    asteroids: float = _option(0.0, "bodies of the Solar System at any time [1/deg2]")
+    asteroid_mag_min: float = _option(17.0, "brightest of them, r [mag]")
+    asteroid_mag_max: float = _option(25.0, "faintest of them, r [mag]")
 
     # Optics
     core_beta: float = _option(3.5, "Moffat exponent of the PSF's core, a multiple of 0.5")
@@ -180,6 +202,17 @@ class Survey:
         return value
 
 
+_LIVELY: Mapping[str, Any] = {
+    "variable_fraction": 0.03,
+    "variable_mix": (0.25, 0.15, 0.3),
+    "parallax": 1.0,
+    "transverse_velocity": 35.0,
+    "agn_fraction": 0.05,
+    "supernovae": 2000.0,
+    "asteroids": 300.0,
+}
+"""A sky in which something happens."""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {
         "camera": "sim-tiny",
@@ -208,6 +241,53 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_visits": 2,
         "n_ccds": 1,
         "bands": ("r",),
+    },
+    "wide": {
+        "camera": "sim-small",
+        "n_visits": 18,
+        "n_ccds": 9,
+        "bands": BANDS,
+        "dither": 60.0,
+        "visit_interval": 0.7,
+        "seeing_time": 0.5,
+        "night_scatter": 0.01,
+        "refraction": (0.12, 0.06, 0.02, 0.01, 0.005, 0.005),
+        "streaks": (7,),
+        "truth_images": False,
+        **_LIVELY,
+    },
+    "deep-drilling": {
+        "camera": "sim-small",
+        "n_visits": 60,
+        "n_ccds": 1,
+        "bands": ("g", "r", "i"),
+        "dither": 10.0,
+        "visit_interval": 61.3,
+        "seeing_time": 0.5,
+        "moon": 1.0,
+        "night_scatter": 0.01,
+        "truth_images": False,
+        **_LIVELY,
+    },
+    "cloudy": {
+        "camera": "sim-small",
+        "n_visits": 20,
+        "n_ccds": 4,
+        "bands": ("r", "i"),
+        "dither": 90.0,
+        "visit_interval": 0.3,
+        "clouds": 1.0,
+        "night_scatter": 0.03,
+        "truth_images": False,
+    },
+    "crowded": {
+        "camera": "sim-small",
+        "n_visits": 4,
+        "n_ccds": 1,
+        "bands": ("g", "r"),
+        "star_density": 20.0,
+        "truth_images": False,
+        **_LIVELY,
     },
 }
 """Preset name to the fields it changes."""
@@ -283,6 +363,7 @@ _POSITIVE: tuple[str, ...] = (
 _POSITIVE += ("diffusion", "full_well", "trail_length", "galaxy_radius", "render_floor", "mjd")
 _FRACTIONS: tuple[str, ...] = (
     "variable_fraction",
+    "agn_fraction",
     "bulge_fraction",
     "group_fraction",
     "wing_fraction",
@@ -296,6 +377,7 @@ _ORDERED = (
     ("galaxy_mag_min", "galaxy_break"),
     ("galaxy_break", "galaxy_mag_max"),
     ("reference_mag_min", "reference_mag_max"),
+    ("asteroid_mag_min", "asteroid_mag_max"),
 )
 _SIGNED = ("ra", "dec", "angle", "size_variation", "galaxy_radius_slope", "distortion")
 
@@ -325,6 +407,8 @@ def _check(survey: Survey) -> None:
     for key in ("sky_rates", "zero_points", "extinction", "refraction"):
         if len(values[key]) != len(BANDS):
             raise ConfigError(f"needs {len(BANDS)} numbers (ugrizy)", key=key)
+    if len(survey.variable_mix) != 3 or sum(survey.variable_mix) > 1:
+        raise ConfigError("needs three fractions of at most 1 in all", key="variable_mix")
     unknown = set(survey.bands) - set(BANDS)
     if unknown or not survey.bands:
         raise ConfigError(

@@ -15,7 +15,14 @@ from typing import Any
 
 from mpipipe import __version__
 from mpipipe.data.errors import BadDataError, ConfigError
-from mpipipe.sim.exposures import FLAT_TIME, bias_frame, dark_frame, flat_frame, simulate_visit
+from mpipipe.sim.exposures import (
+    FLAT_TIME,
+    SNAP_GAP,
+    bias_frame,
+    dark_frame,
+    flat_frame,
+    simulate_visit,
+)
 from mpipipe.sim.instrument import make_chip, make_instrument
 from mpipipe.sim.raw_files import RawIdentity, write_raw
 from mpipipe.sim.refcat import write_reference
@@ -28,9 +35,6 @@ from mpipipe.store.scan import SKIP_MARK
 
 OPTIONS_FILE = "simulation.toml"
 CAMERA_FILE = "camera.toml"
-
-_READ_OUT_GAP = 2.0
-"""From the end of a snap to the start of the next, seconds."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +295,7 @@ def _science(survey: Survey, task: SimTask, folder: SimFolder) -> list[Path]:
             snap=snap,
             band=visit.band,
             exposure_time=survey.snap_time,
-            mjd=visit.mjd + snap * (survey.snap_time + _READ_OUT_GAP) / 86400.0,
+            mjd=visit.mjd + snap * (survey.snap_time + SNAP_GAP) / 86400.0,
             airmass=visit.airmass,
             ra=visit.header_ra,
             dec=visit.header_dec,

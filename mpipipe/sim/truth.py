@@ -3,7 +3,8 @@
 ==============================  ==================================================================
 file                            content
 ==============================  ==================================================================
-objects.fits                    the simulated sky (`sky.OBJECTS`)
+objects.fits                    the simulated sky (`sky.OBJECTS`); MOVERS: bodies of the Solar
+                                System with their orbits (`movers.MOVERS`)
 visits.json                     the visits as they happened (`visits.Visit`)
 detectors/CCD.fits              CHANNELS (gain, read noise), CROSSTALK, DEFECTS (bits: 1 hot,
                                 2 dead, 4 low), DARK (electron/s), BIAS (adu), FLAT_b per band
@@ -27,10 +28,11 @@ import numpy as np
 from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.astrometry import focal_plane
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
-from mpipipe.sim.exposures import VisitTruth
+from mpipipe.sim.exposures import VisitTruth, field_radius
 from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.moments import adaptive_moments
+from mpipipe.sim.movers import MOVER, MOVERS, survey_movers
 from mpipipe.sim.optics import Psf
 from mpipipe.sim.render import add_stars
 from mpipipe.sim.sky import OBJECTS, objects_around
@@ -54,7 +56,7 @@ SOURCES = Schema(
     "Truth: objects on (or just outside) one CCD in one visit",
     (
         Column("id", "i8", "", "identifier in objects.fits", "meta.id"),
-        Column("kind", "i2", "", "0 star, 1 galaxy", "src.class"),
+        Column("kind", "i2", "", "0 star, 1 galaxy, 2 of the Solar System", "src.class"),
         Column("x", "f8", "pixel", "centroid of its light, zero-based", "pos.cartesian.x"),
         Column("y", "f8", "pixel", "centroid of its light, zero-based", "pos.cartesian.y"),
         Column("ra", "f8", "deg", "right ascension at the visit", "pos.eq.ra"),
@@ -63,6 +65,7 @@ SOURCES = Schema(
         Column("flux", "f8", "electron", "all its light in all snaps, unit response", "phot.flux"),
         Column("snr", "f4", "", "of a point source of this flux, its own photons counted", ""),
         Column("snr_detection", "f4", "", "the same against sky and read noise alone", ""),
+        Column("trail", "f4", "pixel", "length of its trail in a snap", "phys.angSize"),
         Column("psf_ixx", "f4", "pixel2", "adaptive moment of the PSF at its place", ""),
         Column("psf_iyy", "f4", "pixel2", "adaptive moment of the PSF at its place", ""),
         Column("psf_ixy", "f4", "pixel2", "adaptive moment of the PSF at its place", ""),
@@ -87,7 +90,8 @@ def write_catalogue(survey: Survey, folder: Path) -> list[Path]:
 
     paths = [folder / "objects.fits", folder / "visits.json"]
     table = table_hdu(OBJECTS, survey_objects(survey))
-    write_fits_atomically(paths[0], fits.HDUList([fits.PrimaryHDU(), table]))
+    movers = table_hdu(MOVERS, survey_movers(survey, field_radius(survey)))
+    write_fits_atomically(paths[0], fits.HDUList([fits.PrimaryHDU(), table, movers]))
     instrument = make_instrument(survey)
     visits = [dataclasses.asdict(v) for v in plan_visits(survey, instrument.n_snaps)]
     write_json_atomically(paths[1], visits)
@@ -231,11 +235,13 @@ def source_table(
 ) -> np.ndarray:
     """The rows of `SOURCES` of one visit and CCD."""
     ny, nx = chip.shape
-    s = truth.sources
-    keep = (s.x > -_EDGE) & (s.x < nx + _EDGE) & (s.y > -_EDGE) & (s.y < ny + _EDGE)
-    x, y = s.x[keep], s.y[keep]
+    s, bodies = truth.sources, truth.bodies
+    trail = np.hypot(bodies.vx, bodies.vy) * survey.snap_time
+    all_x, all_y = np.concatenate([s.x, bodies.x]), np.concatenate([s.y, bodies.y])
+    keep = (all_x > -_EDGE) & (all_x < nx + _EDGE) & (all_y > -_EDGE) & (all_y < ny + _EDGE)
+    x, y = all_x[keep], all_y[keep]
     n_snaps = len(truth.psfs)
-    flux = s.flux[keep] * survey.snap_time * n_snaps
+    flux = np.concatenate([s.flux, bodies.flux])[keep] * survey.snap_time * n_snaps
     grid = np.concatenate(
         [adaptive_moments(stamps)[:, :3], 1.0 / (stamps**2).sum(axis=(1, 2))[:, None]], axis=1
     )
@@ -245,13 +251,14 @@ def source_table(
     )
     return SOURCES.table(
         {
-            "id": s.rows["id"][keep],
-            "kind": s.rows["kind"][keep],
+            "id": np.concatenate([s.rows["id"], bodies.rows["id"]])[keep],
+            "kind": np.concatenate([s.rows["kind"], np.full(len(bodies.x), MOVER)])[keep],
             "x": x,
             "y": y,
-            "ra": s.ra[keep],
-            "dec": s.dec[keep],
-            "mag": s.mag[keep],
+            "ra": np.concatenate([s.ra, bodies.ra])[keep],
+            "dec": np.concatenate([s.dec, bodies.dec])[keep],
+            "mag": np.concatenate([s.mag, bodies.mag])[keep],
+            "trail": np.concatenate([np.zeros(len(s.x)), trail])[keep],
             "flux": flux,
             "snr": flux / np.sqrt(flux + n_pixels * noise),
             "snr_detection": flux / np.sqrt(n_pixels * noise),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from mpipipe.sim.red_noise import damped_walk
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.survey import Survey
 
@@ -86,20 +88,25 @@ def plan_visit(survey: Survey, index: int, n_snaps: int) -> Visit:
     airmass = rng.uniform(survey.airmass_min, survey.airmass_max)
     zenith_angle = rng.uniform(0.0, 360.0)
     seeing = rng.uniform(survey.seeing_min, survey.seeing_max)
+    mjd = survey.mjd + index * survey.visit_interval
+    if survey.seeing_time > 0:
+        seeing = _steady_seeing(survey, mjd)
     per_snap = seeing * (1.0 + survey.snap_seeing_scatter * rng.normal(size=n_snaps))
     sky = survey.of_band("sky_rates", band) * survey.sky
     sky *= max(0.2, 1.0 + survey.sky_scatter * rng.normal())
+    sky *= 1.0 + survey.moon * moonlight(mjd)
     cloud = survey.clouds * rng.uniform()
     slope, direction = survey.cloud_gradient * cloud, rng.uniform(0.0, 2.0 * np.pi)
     uphill = rng.uniform(0.0, 2.0 * np.pi)
     e1, e2 = survey.ellipticity_visit * rng.normal(size=2)
     header_angle = angle + survey.header_angle_error * rng.normal()
     streak_snap = int(rng.integers(n_snaps)) if index in survey.streaks else -1
+    night = generator(survey.seed, "night", int(mjd)).normal()
     return Visit(
         index=index,
         number=FIRST_VISIT["science"] + index,
         band=band,
-        mjd=survey.mjd + index * survey.visit_interval,
+        mjd=mjd,
         ra=float(ra % 360.0),
         dec=float(dec),
         angle=float(angle),
@@ -110,7 +117,11 @@ def plan_visit(survey: Survey, index: int, n_snaps: int) -> Visit:
         zenith_angle=float(zenith_angle),
         seeing=tuple(float(value) for value in per_snap),
         sky=float(sky),
-        extinction=float(cloud + survey.of_band("extinction", band) * (airmass - 1.0)),
+        extinction=float(
+            cloud
+            + survey.of_band("extinction", band) * (airmass - 1.0)
+            + survey.night_scatter * night
+        ),
         cloud_gradient=(float(slope * np.cos(direction)), float(slope * np.sin(direction))),
         sky_gradient=(
             float(survey.sky_gradient * np.cos(uphill)),
@@ -119,3 +130,18 @@ def plan_visit(survey: Survey, index: int, n_snaps: int) -> Visit:
         ellipticity=(float(e1), float(e2)),
         streak_snap=streak_snap,
     )
+
+
+def _steady_seeing(survey: Survey, mjd: float) -> float:
+    """Seeing that changes over `seeing_time`, spread evenly between its limits, arcsec."""
+    walk = float(
+        damped_walk(generator(survey.seed, "seeing"), mjd - survey.mjd, survey.seeing_time)
+    )
+    share = 0.5 * (1.0 + math.erf(walk / math.sqrt(2.0)))
+    return survey.seeing_min + (survey.seeing_max - survey.seeing_min) * share
+
+
+def moonlight(mjd: float) -> float:
+    """Illuminated fraction of the Moon, from 0 (new) to 1 (full), by its mean period."""
+    # New moon of 2000 January 6.
+    return 0.5 * (1.0 - math.cos(2.0 * math.pi * (mjd - 51549.76) / 29.530589))
