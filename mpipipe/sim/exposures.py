@@ -9,6 +9,7 @@ import numpy as np
 from mpipipe.sim import cosmic_rays
 from mpipipe.sim.astrometry import CcdWcs, FocalPlane, focal_plane, true_wcs
 from mpipipe.sim.detector import brighter_fatter, dark_rate, full_well_map, response, spill
+from mpipipe.sim.eggs import passing, planted
 from mpipipe.sim.instrument import Instrument, make_chip, make_instrument
 from mpipipe.sim.movers import colour, in_field, places_at, survey_movers
 from mpipipe.sim.optics import Psf, cloud_transmission, make_psf
@@ -239,6 +240,7 @@ def find_sources(
     scale = np.sqrt(abs(np.linalg.det(place.matrix)))
     radius = (0.5 * np.hypot(nx, ny) + _MARGIN) * scale / 60.0
     rows = objects_around(survey, float(ra0[0]), float(dec0[0]), radius)
+    rows = np.concatenate([rows, planted(survey)])
     ra, dec = positions_at(survey, rows, visit.mjd)
     x, y = wcs.sky_to_pixel(ra, dec)
     near = (x > -_MARGIN) & (x < nx + _MARGIN) & (y > -_MARGIN) & (y < ny + _MARGIN)
@@ -260,7 +262,7 @@ def find_bodies(
 ) -> Bodies:
     """The bodies of the Solar System whose light can reach a CCD."""
     ny, nx = shape
-    rows = survey_movers(survey, field_radius(survey))
+    rows = all_movers(survey)
     seconds = (instrument.n_snaps - 1) * SNAP_GAP + instrument.n_snaps * survey.snap_time
     middle = visit.mjd + 0.5 * seconds / 86400.0
     # Distortion is not for those at the other side of the sky.
@@ -274,6 +276,11 @@ def find_bodies(
     flux = flux * cloud_transmission(visit, *place.to_unit(x[near], y[near]))
     vx, vy = (x1 - x)[near] / 60.0, (y1 - y)[near] / 60.0
     return Bodies(rows[near], now.ra[near], now.dec[near], x[near], y[near], vx, vy, mag, flux)
+
+
+def all_movers(survey: Survey) -> np.ndarray:
+    """All bodies of the Solar System of a survey, planted ones included."""
+    return np.concatenate([survey_movers(survey, field_radius(survey)), passing(survey)])
 
 
 def field_radius(survey: Survey) -> float:

@@ -40,6 +40,7 @@ class Variability(IntEnum):
     DWARF_NOVA = 8
     TIDAL_DISRUPTION = 9
     DISAPPEARING = 10
+    LENSED = 11
 
 
 _BLUE = {
@@ -121,13 +122,19 @@ def _eclipsing(rows: np.ndarray, days: np.ndarray, band: str) -> np.ndarray:
 
 def _agn(rows: np.ndarray, days: np.ndarray, band: str) -> np.ndarray:
     """A damped random walk of the object's own, with amplitude as its rms."""
-    walks = [
-        damped_walk(generator(number, "agn"), time, max(tau, 1e-3))
-        for number, time, tau in zip(
-            rows["id"].tolist(), days.tolist(), rows["timescale"].tolist(), strict=True
-        )
-    ]
-    return _amplitude(rows, Variability.AGN, band) * np.array(walks)
+    return _amplitude(rows, Variability.AGN, band) * _walks(rows["id"], rows, days)
+
+
+def _lensed(rows: np.ndarray, days: np.ndarray, band: str) -> np.ndarray:
+    """Images of one quasar, whose number stands in `host`; each is late by its epoch."""
+    return _amplitude(rows, Variability.AGN, band) * _walks(rows["host"], rows, days)
+
+
+def _walks(numbers: np.ndarray, rows: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """The damped random walks of these numbers at each row's own time."""
+    settings = zip(numbers.tolist(), days.tolist(), rows["timescale"].tolist(), strict=True)
+    walks = [damped_walk(generator(n, "agn"), time, max(tau, 1e-3)) for n, time, tau in settings]
+    return np.array(walks)
 
 
 def _supernova(rows: np.ndarray, days: np.ndarray, band: str) -> np.ndarray:
@@ -183,4 +190,5 @@ SHAPES: Mapping[Variability, Shape] = {
     Variability.DWARF_NOVA: _dwarf_nova,
     Variability.TIDAL_DISRUPTION: _tidal_disruption,
     Variability.DISAPPEARING: _disappearing,
+    Variability.LENSED: _lensed,
 }

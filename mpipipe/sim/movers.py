@@ -135,6 +135,39 @@ def _draw(survey: Survey, rng: np.random.Generator, mjd: float, radius: float) -
     return rows
 
 
+def bodies_towards(
+    ra: np.ndarray,
+    dec: np.ndarray,
+    mjd: float,
+    from_earth: np.ndarray,
+    speed: np.ndarray,
+    mag: np.ndarray,
+) -> np.ndarray:
+    """Bodies seen at these places at a time, going along the ecliptic.
+
+    Parameters
+    ----------
+    from_earth
+        Distances, au.
+    speed
+        Over that of a circular orbit; above 1.414 they come from outside and leave.
+    mag
+        Apparent, in r.
+    """
+    a, d = np.radians(ra), np.radians(dec)
+    sight = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
+    place = earth_from_sun(mjd) + from_earth[:, None] * sight
+    rows = MOVERS.empty(len(place))
+    rows["state"][:, :3] = place
+    still = np.zeros(len(place))
+    calm = generator(0, "calm")
+    rows["state"][:, 3:] = speed[:, None] * _velocity(calm, place, still, still)
+    rows["epoch"] = mjd
+    rows["a"], rows["e"], rows["inclination"] = elements(rows["state"])
+    rows["h"] = mag - places_at(rows, mjd).mag
+    return rows
+
+
 def _on_ray(ra: np.ndarray, dec: np.ndarray, from_sun: np.ndarray, mjd: float) -> np.ndarray:
     """The places on lines of sight that are so far from the Sun, the far ones of two; au."""
     earth = earth_from_sun(mjd)

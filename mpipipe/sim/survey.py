@@ -123,6 +123,10 @@ class Survey:
     asteroid_mag_min: float = _option(17.0, "brightest of them, r [mag]")
     asteroid_mag_max: float = _option(25.0, "faintest of them, r [mag]")
 
+    # Rarities
+    eggs: bool = _option(False, "plant one of each rare thing; the truth tells where")
+    eggs_within: float = _option(120.0, "they lie so far from the centre at most [arcsec]")
+
     # Optics
     core_beta: float = _option(3.5, "Moffat exponent of the PSF's core, a multiple of 0.5")
     wing_beta: float = _option(2.0, "Moffat exponent of the wings, a multiple of 0.5")
@@ -210,6 +214,7 @@ _LIVELY: Mapping[str, Any] = {
     "agn_fraction": 0.05,
     "supernovae": 2000.0,
     "asteroids": 300.0,
+    "eggs": True,
 }
 """A sky in which something happens."""
 

@@ -5,6 +5,7 @@ file                            content
 ==============================  ==================================================================
 objects.fits                    the simulated sky (`sky.OBJECTS`); MOVERS: bodies of the Solar
                                 System with their orbits (`movers.MOVERS`)
+eggs.json                       the rare things that were planted (`eggs`)
 visits.json                     the visits as they happened (`visits.Visit`)
 detectors/CCD.fits              CHANNELS (gain, read noise), CROSSTALK, DEFECTS (bits: 1 hot,
                                 2 dead, 4 low), DARK (electron/s), BIAS (adu), FLAT_b per band
@@ -28,11 +29,12 @@ import numpy as np
 from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.astrometry import focal_plane
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
-from mpipipe.sim.exposures import VisitTruth, field_radius
+from mpipipe.sim.eggs import list_eggs, planted
+from mpipipe.sim.exposures import VisitTruth, all_movers
 from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.moments import adaptive_moments
-from mpipipe.sim.movers import MOVER, MOVERS, survey_movers
+from mpipipe.sim.movers import MOVER, MOVERS
 from mpipipe.sim.optics import Psf
 from mpipipe.sim.render import add_stars
 from mpipipe.sim.sky import OBJECTS, objects_around
@@ -90,11 +92,14 @@ def write_catalogue(survey: Survey, folder: Path) -> list[Path]:
 
     paths = [folder / "objects.fits", folder / "visits.json"]
     table = table_hdu(OBJECTS, survey_objects(survey))
-    movers = table_hdu(MOVERS, survey_movers(survey, field_radius(survey)))
+    movers = table_hdu(MOVERS, all_movers(survey))
     write_fits_atomically(paths[0], fits.HDUList([fits.PrimaryHDU(), table, movers]))
     instrument = make_instrument(survey)
     visits = [dataclasses.asdict(v) for v in plan_visits(survey, instrument.n_snaps)]
     write_json_atomically(paths[1], visits)
+    if survey.eggs:
+        paths.append(folder / "eggs.json")
+        write_json_atomically(paths[2], list_eggs(survey))
     return paths
 
 
@@ -103,7 +108,8 @@ def survey_objects(survey: Survey) -> np.ndarray:
     instrument = make_instrument(survey)
     place = focal_plane(instrument.camera, instrument.detectors[0], instrument.detectors)
     radius = (place.radius + 1.5 * survey.dither) / 60.0 + 1.0
-    return objects_around(survey, survey.ra, survey.dec, radius)
+    around = objects_around(survey, survey.ra, survey.dec, radius)
+    return np.concatenate([around, planted(survey)])
 
 
 def write_detector(survey: Survey, ccd: str, folder: Path) -> list[Path]:
