@@ -49,9 +49,16 @@ from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
 from mpipipe.run.halt import HaltWatch, beat, end_beat, is_superseded
 from mpipipe.run.handover import Handover
-from mpipipe.run.ledger import FINAL, NO_OUTCOME, Committed, Ledger, write_outcomes
+from mpipipe.run.ledger import (
+    FINAL,
+    NO_OUTCOME,
+    Committed,
+    Ledger,
+    are_final,
+    write_outcomes,
+)
 from mpipipe.run.measure import costs_of_run
-from mpipipe.run.plan import Plan, load_run
+from mpipipe.run.plan import Plan, load_run, require_run
 from mpipipe.run.publish import publish_tables
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
 from mpipipe.run.task import TaskTable
@@ -63,8 +70,6 @@ from mpipipe.store.layout import RunLayout
 from mpipipe.trace import events, log
 
 Make = Callable[[], Callable[[], None]]
-
-_FINAL_KINDS = np.array(sorted(FINAL))
 
 _MEMORY_SHARE = 0.95
 """Of a node's memory that its tasks may take: the rest is for the ranks' MPI processes."""
@@ -194,9 +199,7 @@ def _drive(
             tasks = plan.in_phase(phase)
             earlier = finished[tasks.start : tasks.stop]
             specs = _specs(tasks, earlier, context)
-            undone = np.flatnonzero(
-                ~np.isin(np.maximum(ended, finished)[: tasks.start], _FINAL_KINDS)
-            )
+            undone = np.flatnonzero(~are_final(np.maximum(ended, finished)[: tasks.start]))
             handover = replace(earlier_images, undone=undone)
             report = _run_phase(
                 ranks, phase, plan, specs, writer, committed, context, handover, quiet=quiet
@@ -230,13 +233,10 @@ def _begin(layout: RunLayout, make: Make | None, asked: Resume, ranks: Ranks) ->
     """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
         _make_once(layout, make, ranks.world)
-    elif layout.plan.exists():
+    else:
+        require_run(layout)
         _take_lease(layout, ranks.world)
         adopt_options(layout, asked)
-    else:
-        raise ConfigError(
-            "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
-        )
     layout.completion.unlink(missing_ok=True)
     incarnation = max(layout.incarnations(), default=0) + 1
     layout.record_folder(incarnation).mkdir(parents=True)
@@ -365,8 +365,7 @@ def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
     OutputError
         If it is not.
     """
-    well = np.isin(ended, _FINAL_KINDS)
-    n_lost = int(np.count_nonzero(well & ~np.isin(ledger.kinds, _FINAL_KINDS)))
+    n_lost = int(np.count_nonzero(are_final(ended) & ~ledger.is_final))
     if n_lost:
         raise OutputError(
             f"records of {n_lost} tasks were lost, with a node or by the disk",

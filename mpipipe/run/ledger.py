@@ -32,6 +32,11 @@ _PLAIN = {outcome: outcome for outcome in map(Outcome, OutcomeKind)}
 _MAX_OPEN = 64
 
 
+def are_final(kinds: np.ndarray) -> np.ndarray:
+    """bool: which of these outcomes (numbers of `OutcomeKind`) are in `FINAL`."""
+    return np.isin(kinds, sorted(FINAL))
+
+
 class Ledger:
     """The committed records of a run. Of a task it keeps some bytes: the rest stays on disk.
 
@@ -97,9 +102,9 @@ class Ledger:
 
     def _offer(self, incarnation: int, rows: np.ndarray) -> None:
         """Take up the records of one more file, as far as they are better than what is known."""
-        is_final = np.isin(rows["kind"], sorted(FINAL))
+        is_final = are_final(rows["kind"])
         final = _first_of_each(rows[is_final])
-        held_final = np.isin(self.kinds[final["task"]], sorted(FINAL))
+        held_final = are_final(self.kinds[final["task"]])
         is_later = self.incarnations[final["task"]] < incarnation
         self._take(incarnation, final[~held_final | is_later])
         others = _first_of_each(rows[~is_final])
@@ -126,7 +131,7 @@ class Ledger:
     @property
     def is_final(self) -> np.ndarray:
         """bool, for each task: whether its outcome is taken over as it is."""
-        return np.isin(self.kinds, sorted(FINAL))
+        return are_final(self.kinds)
 
     def images(self, task_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Which of these tasks have a record whose image holds; its file and offset there.

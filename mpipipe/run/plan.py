@@ -87,19 +87,6 @@ class Plan:
         return label_of(*self.tasks.labels_at(task_id))
 
 
-def make_plan(
-    inventory: Inventory,
-    raw: str,
-    goal: Goal,
-    calibs: Path | None,
-    layout: RunLayout,
-    costs: Costs = DEFAULTS,
-) -> Plan:
-    """Turn an inventory into a plan: `make_table`, then `plan_of`."""
-    table = make_table(inventory, raw, goal, builds_masters=calibs is None)
-    return plan_of(table, inventory.camera, raw, goal, calibs, layout, costs)
-
-
 def plan_of(
     table: TaskTable,
     camera: Camera,
@@ -311,6 +298,20 @@ def refuse_used_folder(layout: RunLayout) -> None:
             "holds a run already",
             file=layout.root,
             way_out=f"go on with it by --resume {layout.root}, or choose another folder with -o",
+        )
+
+
+def require_run(layout: RunLayout) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises
+    ------
+    ConfigError
+        With the command that starts one.
+    """
+    if not layout.plan.exists():
+        raise ConfigError(
+            "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
         )
 
 

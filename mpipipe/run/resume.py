@@ -15,7 +15,7 @@ from mpipipe.run.context import RunContext
 from mpipipe.run.handover import Handover
 from mpipipe.run.inspection import Inspection, inspect
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
-from mpipipe.run.plan import Plan, load_run
+from mpipipe.run.plan import Plan, load_run, require_run
 from mpipipe.run.validity import Standing, Validity
 from mpipipe.store.checksums import write_text_atomically
 from mpipipe.store.layout import RunLayout
@@ -72,10 +72,9 @@ class Survey:
 def survey(layout: RunLayout, plan: Plan, context: RunContext, asked: Resume) -> Survey:
     """See what of a run is there and holds, as it would be gone on with `context`'s options."""
     validity = Validity.judge(layout, plan, context.basis)
-    has_changed = any(True for _ in validity.changes())
     ledger = Ledger.read(layout, plan, validity)
     # After a change a product may be that of an attempt which was never committed.
-    everything = asked.verify_all or has_changed
+    everything = asked.verify_all or validity.has_changes
     inspection = inspect(ledger, everything=everything, seed=len(layout.incarnations()))
     left = np.flatnonzero(inspection.kinds == NO_OUTCOME)
     handover = Handover(left[:0], *ledger.images(left), files=ledger.files)
@@ -91,10 +90,7 @@ def describe(layout: RunLayout, asked: Resume) -> list[str]:
     ConfigError
         If there is no run, or an option can not be changed.
     """
-    if not layout.plan.exists():
-        raise ConfigError(
-            "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
-        )
+    require_run(layout)
     context, plan = load_run(layout)
     found = survey(layout, plan, with_options(context, asked), asked)
     lines = list(lines_of(found))
@@ -175,7 +171,7 @@ def has_stale(layout: RunLayout, plan: Plan, basis: Basis) -> bool:
     Where an earlier record holds, but not the last, products are not those of the one that holds.
     """
     validity = Validity.judge(layout, plan, basis)
-    if not any(True for _ in validity.changes()):
+    if not validity.has_changes:
         return False
     former, now = Ledger.read(layout, plan), Ledger.read(layout, plan, validity)
     same = now.is_final & (now.incarnations == former.incarnations)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mpipipe.data.errors import BadDataError, ConfigError
+from mpipipe.data.errors import BadDataError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.attempts import decode_attempt
 from mpipipe.run.completion import fault_of, read_completion
-from mpipipe.run.ledger import FINAL, NO_OUTCOME, of_plan, phase_codes
-from mpipipe.run.plan import Plan, load_plan
+from mpipipe.run.ledger import NO_OUTCOME, are_final, of_plan, phase_codes
+from mpipipe.run.plan import Plan, load_plan, require_run
 from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.checksums import read_json
 from mpipipe.store.layout import RunLayout
@@ -117,9 +117,9 @@ class _Seen:
         """Take up records; final outcomes win, later ones replace earlier ones."""
         self.n_attempts += len(rows)
         for is_final in (False, True):
-            some = rows[np.isin(rows["kind"], sorted(FINAL)) == is_final]
+            some = rows[are_final(rows["kind"]) == is_final]
             if not is_final:
-                some = some[~np.isin(self.kinds[some["task"]], sorted(FINAL))]
+                some = some[~are_final(self.kinds[some["task"]])]
             self.kinds[some["task"]] = some["kind"]
 
 
@@ -138,10 +138,7 @@ def read_status(layout: RunLayout, *, verify: bool = True) -> Status:
     BadDataError
         If its plan is damaged.
     """
-    if not layout.plan.exists():
-        raise ConfigError(
-            "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
-        )
+    require_run(layout)
     plan = load_plan(layout)
     incarnations = layout.incarnations()
     newest = max(incarnations, default=0)

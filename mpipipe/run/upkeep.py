@@ -13,7 +13,7 @@ import numpy as np
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
-from mpipipe.run.plan import Plan, load_plan
+from mpipipe.run.plan import Plan, load_plan, require_run
 from mpipipe.run.status import ALIVE_S
 from mpipipe.run.validity import Validity, read_basis
 from mpipipe.store.checkpoint.create import sync_folder
@@ -73,10 +73,8 @@ def list_checkpoints(layout: RunLayout, *, verify: bool = False) -> list[FileFac
     BadDataError
         If a file is of another version.
     """
-    if not layout.plan.exists() and not layout.incarnations():
-        raise ConfigError(
-            "holds no run", file=layout.root, way_out="start one with: mpipipe run RAW -o RUN"
-        )
+    if not layout.incarnations():
+        require_run(layout)
     return [
         _facts(layout, incarnation, path, verify)
         for incarnation in layout.incarnations()

@@ -58,6 +58,11 @@ class Validity:
             levels[tasks.start : tasks.stop] = standing
         return levels
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether the records of any incarnation do not hold as they are."""
+        return any(standing is not Standing.HOLDS for standing, _ in self.standings.values())
+
     def changes(self) -> Iterator[tuple[int, str, Standing, Changes]]:
         """Incarnation, phase, standing and changes, where records do not hold as they are."""
         for (incarnation, phase), (standing, changes) in self.standings.items():

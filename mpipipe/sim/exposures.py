@@ -284,10 +284,15 @@ def all_movers(survey: Survey) -> np.ndarray:
 
 
 def field_radius(survey: Survey) -> float:
-    """Radius about the survey's centre in which all pointings see, degrees."""
+    """Radius about the survey's centre in which all pointings see, and a little more, degrees."""
+    return field_reach(survey) / 3600.0 + 0.02
+
+
+def field_reach(survey: Survey) -> float:
+    """How far from the survey's centre its pointings see, arcsec."""
     instrument = make_instrument(survey)
     place = focal_plane(instrument.camera, instrument.detectors[0], instrument.detectors)
-    return (place.radius + 1.5 * survey.dither) / 3600.0 + 0.02
+    return place.radius + 1.5 * survey.dither
 
 
 def draw_bodies(

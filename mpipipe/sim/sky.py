@@ -238,11 +238,10 @@ def _guests(survey: Survey, rows: np.ndarray, first: int, rng: np.random.Generat
     nuclei["variability"] = Variability.AGN
     nuclei["amplitude"] = 0.2 * 10 ** rng.normal(0.0, 0.15, len(active))
     nuclei["timescale"] = 10 ** rng.normal(2.3, 0.3, len(active))
-    for band in BANDS:  # blue, and as bright as the galaxy, a magnitude more or less
-        nuclei[f"mag_{band}"] = rows["mag_r"][active]
-    shift = rng.normal(0.5, 0.5, len(active)).astype(np.float32)
+    # The same in all bands, which is blue, and about half a magnitude fainter than the galaxy.
+    light = rows["mag_r"][active] + rng.normal(0.5, 0.5, len(active)).astype(np.float32)
     for band in BANDS:
-        nuclei[f"mag_{band}"] += shift
+        nuclei[f"mag_{band}"] = light
 
     years = survey.n_visits * survey.visit_interval / 365.25
     expected = survey.supernovae * years * (TILE / 60.0) ** 2

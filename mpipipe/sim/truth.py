@@ -27,10 +27,9 @@ from typing import Any
 import numpy as np
 
 from mpipipe.data.schema import Column, Schema
-from mpipipe.sim.astrometry import focal_plane
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
 from mpipipe.sim.eggs import list_eggs, planted
-from mpipipe.sim.exposures import VisitTruth, all_movers
+from mpipipe.sim.exposures import VisitTruth, all_movers, field_reach
 from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.moments import adaptive_moments
@@ -105,9 +104,7 @@ def write_catalogue(survey: Survey, folder: Path) -> list[Path]:
 
 def survey_objects(survey: Survey) -> np.ndarray:
     """All objects that any visit can see."""
-    instrument = make_instrument(survey)
-    place = focal_plane(instrument.camera, instrument.detectors[0], instrument.detectors)
-    radius = (place.radius + 1.5 * survey.dither) / 60.0 + 1.0
+    radius = field_reach(survey) / 60.0 + 1.0
     around = objects_around(survey, survey.ra, survey.dec, radius)
     return np.concatenate([around, planted(survey)])
 

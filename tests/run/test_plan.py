@@ -12,8 +12,8 @@ from hypothesis import given
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.inventory import FrameFiles, Inventory, Problem, VisitCcd
 from mpipipe.run.config import load_config
-from mpipipe.run.costs import DEFAULTS, PhaseCost
-from mpipipe.run.plan import load_plan, load_run, make_plan, save_run
+from mpipipe.run.costs import DEFAULTS, Costs, PhaseCost
+from mpipipe.run.plan import Goal, Plan, load_plan, load_run, make_table, plan_of, save_run
 from mpipipe.run.predict import predict
 from mpipipe.run.task import Draft, build_table
 from mpipipe.store.cameras import load_camera
@@ -90,6 +90,19 @@ def inventory() -> Inventory:
         Problem("unreadable", "torn", file="/raw/x.fits"),
     ]
     return Inventory(camera, science, problems=problems, n_files=12)
+
+
+def make_plan(
+    inventory: Inventory,
+    raw: str,
+    goal: Goal,
+    calibs: Path | None,
+    layout: RunLayout,
+    costs: Costs = DEFAULTS,
+) -> Plan:
+    """The plan of an inventory."""
+    table = make_table(inventory, raw, goal, builds_masters=calibs is None)
+    return plan_of(table, inventory.camera, raw, goal, calibs, layout, costs)
 
 
 def test_a_plan_is_read_back(inventory: Inventory, tmp_path: Path) -> None:
