@@ -37,6 +37,7 @@ PARTS_OF_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "isr": ("masters", "image"),
     "ca": ("masters", "image"),
     "cs": ("image",),
+    "ic": ("sources",),
     "sfm": ("sources",),
 }
 """Which parts the options of each branch of the configuration can change."""
@@ -45,7 +46,13 @@ _SHARED_CODE = ("data", "store", "stages/*.py", "run/context.py", "run/tables.py
 _CODE: Mapping[str, tuple[str, ...]] = {
     "masters": (*_SHARED_CODE, "stages/isr", "stages/ca", "stages/calibs", "run/masters.py"),
     "image": (*_SHARED_CODE, "stages/isr", "stages/ca", "stages/cs", "run/calibrate.py"),
-    "sources": (*_SHARED_CODE, "stages/sfm", "stages/cs/masked_background.py", "run/calibrate.py"),
+    "sources": (
+        *_SHARED_CODE,
+        "stages/ic",
+        "stages/sfm",
+        "stages/cs/masked_background.py",
+        "run/calibrate.py",
+    ),
 }
 _OPTION = "option "
 

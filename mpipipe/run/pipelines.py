@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mpipipe.stages import ca, cs, isr, sfm
+from mpipipe.stages import ca, cs, ic, isr, sfm
 from mpipipe.stages.stage import Stage, check_chain
 
 PIPELINES: dict[str, tuple[Stage, ...]] = {
     "isr": isr.PIPELINE,
     "ca": ca.PIPELINE,
     "cs": cs.PIPELINE,
+    "ic": ic.PIPELINE,
     "sfm": sfm.PIPELINE,
 }
 
@@ -23,8 +24,9 @@ PER_SNAP: tuple[Stage, ...] = isr.PIPELINE + ca.PIPELINE
 PER_VISIT: tuple[Stage, ...] = cs.PIPELINE
 """Run once a visit and CCD: all snaps to calexp."""
 
-ON_CALEXP: tuple[Stage, ...] = sfm.PIPELINE
-"""Run on the calexp as it is stored, so that it can be run again on one that was: to src."""
+ON_CALEXP: tuple[Stage, ...] = ic.PIPELINE + sfm.PIPELINE
+"""Run on the calexp as it is stored, so that it can be run again on one that was: to PSF, WCS, zero
+point and src."""
 
 GIVEN_PER_SNAP = ("raw", "masters", "corrections", "sdqa", "warnings")
 GIVEN_PER_VISIT = ("exposures", "pixel_scale", "sdqa", "warnings")

@@ -3,6 +3,9 @@
 A stage is a function of named values. It declares what it `needs`, what it `adds` to the
 clipboard, and its configuration. A pipeline is an ordered list of stages; `check_chain` proves,
 before any pixel is read, that every stage will find what it needs.
+
+A stage with a `fallback` can not stop a chain: if it fails, or is switched off, the fallback gives
+what it would have added, so that later stages do what they still can.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from mpipipe.data.errors import ConfigError
 
 Clipboard = dict[str, Any]
 """The values of one task on their way through its stages, by name."""
+
+StageFunction = Callable[..., Mapping[str, Any]]
 
 
 class StageConfig(BaseModel):
@@ -43,14 +48,18 @@ class Stage:
         ``run(config, **needs) -> {name: value for adds}``.
     always
         Whether it can not be switched off (it makes values that later stages can not miss).
+    fallback
+        ``fallback(config, **needs) -> {name: value for adds}`` for when it fails or is switched
+        off: nothing half-made, and marked as such. None: its failure is that of the chain.
     """
 
     name: str
     needs: tuple[str, ...]
     adds: tuple[str, ...]
     config: type[StageConfig]
-    run: Callable[..., Mapping[str, Any]]
+    run: StageFunction
     always: bool = False
+    fallback: StageFunction | None = None
 
     @property
     def summary(self) -> str:
@@ -65,11 +74,12 @@ def stage(
     adds: Iterable[str],
     config: type[StageConfig] = StageConfig,
     always: bool = False,
-) -> Callable[[Callable[..., Mapping[str, Any]]], Stage]:
+    fallback: StageFunction | None = None,
+) -> Callable[[StageFunction], Stage]:
     """Make a `Stage` of the function below it."""
 
-    def wrap(function: Callable[..., Mapping[str, Any]]) -> Stage:
-        return Stage(name, tuple(needs), tuple(adds), config, function, always)
+    def wrap(function: StageFunction) -> Stage:
+        return Stage(name, tuple(needs), tuple(adds), config, function, always, fallback)
 
     return wrap
 
@@ -86,8 +96,8 @@ def check_chain(
     given
         Values that are there before the first stage.
     disabled
-        Names of stages that are switched off. A stage that only changes values may be; one that
-        adds a value which a later stage needs may not.
+        Names of stages that are switched off. A stage that only changes values may be, or one that
+        has a fallback; one that adds a value which a later stage needs may not.
 
     Raises
     ------
@@ -101,8 +111,9 @@ def check_chain(
         if step.name in off:
             if step.always:
                 raise ConfigError(f"stage {step.name} can not be switched off", key=step.name)
-            lost.update({value: step.name for value in step.adds if value not in have})
-            continue
+            if step.fallback is None:
+                lost.update({value: step.name for value in step.adds if value not in have})
+                continue
         for value in step.needs:
             if value in have:
                 continue
@@ -118,6 +129,10 @@ StageHook = Callable[[Stage, float, float], None]
 """Called after each stage with (stage, wall seconds, CPU seconds)."""
 
 
+FailureHook = Callable[[Stage, Exception], None]
+"""Called with a stage that has failed and has a fallback, and with its error."""
+
+
 def run_chain(
     stages: Iterable[Stage],
     configs: Mapping[str, StageConfig],
@@ -125,6 +140,7 @@ def run_chain(
     *,
     before: Callable[[Stage], None] | None = None,
     after: StageHook | None = None,
+    failed: FailureHook | None = None,
 ) -> Clipboard:
     """Run stages in order on a clipboard, which is changed and returned.
 
@@ -134,17 +150,30 @@ def run_chain(
         Stage name to its options; a stage that is absent runs with its defaults.
     before, after
         Called around every stage: the caller keeps the name of the running stage and the times.
+    failed
+        Called when a stage that has a fallback fails, before the fallback is taken; without it
+        errors of such stages go to the caller like all others.
     """
     from time import perf_counter, process_time
 
     for step in stages:
         config = configs.get(step.name) or step.config()
+        function = step.run
         if not config.enabled and not step.always:
-            continue
+            if step.fallback is None:
+                continue
+            function = step.fallback
         if before is not None:
             before(step)
         wall, cpu = perf_counter(), process_time()
-        added = step.run(config, **{name: clipboard[name] for name in step.needs})
+        needed = {name: clipboard[name] for name in step.needs}
+        try:
+            added = function(config, **needed)
+        except Exception as error:
+            if step.fallback is None or failed is None or isinstance(error, MemoryError):
+                raise
+            failed(step, error)
+            added = step.fallback(config, **needed)
         if set(added) != set(step.adds):
             raise TypeError(f"stage {step.name} promised {step.adds}, gave {tuple(added)}")
         clipboard.update(added)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mpipipe.data.errors import ConfigError
+from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.stages.stage import Stage, StageConfig, check_chain, run_chain, stage
 
 
@@ -65,3 +67,45 @@ def test_a_stage_that_breaks_its_promise_is_found_out() -> None:
     liar = Stage("p.liar", (), ("image",), StageConfig, lambda config: {})
     with pytest.raises(TypeError, match=r"p\.liar promised"):
         run_chain([liar], {}, {})
+
+
+def refuse(config: StageConfig, **needs: int) -> dict[str, int]:
+    raise BadDataError("no stars")
+
+
+SHAKY = Stage(
+    "p.shaky", ("image",), ("peaks",), StageConfig, refuse,
+    fallback=lambda config, image: {"peaks": -image},
+)  # fmt: skip
+
+
+def test_a_fallback_stands_in_for_a_stage_that_fails_and_its_error_is_told() -> None:
+    told: list[str] = []
+    clipboard = run_chain(
+        (LOAD, SHAKY, MEASURE),
+        {},
+        {"raw": 1},
+        failed=lambda step, error: told.append(f"{step.name}: {error}"),
+    )
+    assert told == ["p.shaky: no stars"]
+    assert clipboard["peaks"] == -clipboard["image"] and "table" in clipboard
+
+
+def test_a_failure_that_nobody_hears_of_ends_the_chain() -> None:
+    with pytest.raises(BadDataError, match="no stars"):
+        run_chain((LOAD, SHAKY), {}, {"raw": 1})
+
+
+def test_a_stage_with_a_fallback_can_be_switched_off() -> None:
+    assert "table" in check_chain((LOAD, SHAKY, MEASURE), ["raw"], disabled=["p.shaky"])
+    off = {"p.shaky": StageConfig(enabled=False)}
+    assert run_chain((LOAD, SHAKY), off, {"raw": 1})["peaks"] < 0
+
+
+def test_lack_of_memory_is_no_reason_to_fall_back() -> None:
+    def starve(config: StageConfig, image: int) -> dict[str, int]:
+        raise MemoryError
+
+    starving = replace(SHAKY, run=starve)
+    with pytest.raises(MemoryError):
+        run_chain((LOAD, starving), {}, {"raw": 1}, failed=lambda step, error: None)

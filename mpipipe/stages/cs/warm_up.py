@@ -1,4 +1,4 @@
-"""A tiny visit that makes every kernel of cs and sfm compile."""
+"""A tiny visit that makes every kernel of cs, ic and sfm compile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import DTYPE, VALUE
 from mpipipe.data.raw import FrameInfo
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages import sfm
+from mpipipe.stages import ic, sfm
 from mpipipe.stages.cs import PIPELINE
 from mpipipe.stages.stage import Clipboard, run_chain
 
@@ -16,7 +16,7 @@ _SIZE = 160
 
 
 def run_tiny_visit() -> None:
-    """Run cs and sfm on two synthetic snaps of 160 x 160 pixels, with and without master noise."""
+    """Run cs, ic and sfm on two tiny synthetic snaps, with and without master noise."""
     for with_masters in (True, False):
         clipboard: Clipboard = {
             "exposures": [_snap(number, with_masters) for number in range(2)],
@@ -24,7 +24,7 @@ def run_tiny_visit() -> None:
             "sdqa": Sdqa(),
             "warnings": [],
         }
-        run_chain(PIPELINE + sfm.PIPELINE, {}, clipboard)
+        run_chain(PIPELINE + ic.PIPELINE + sfm.PIPELINE, {}, clipboard)
 
 
 def _snap(number: int, with_masters: bool) -> Exposure:

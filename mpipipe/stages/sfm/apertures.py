@@ -16,8 +16,8 @@ import sep
 from mpipipe.data.mask import VALUE
 from mpipipe.data.src import APERTURES
 from mpipipe.stages.matched_filter import robust_width
+from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.near import planes_near
-from mpipipe.stages.sfm.initialize import MeasurementPlanes
 
 _MOST_BLANK = 3000
 _LEAST_BLANK = 60

@@ -9,7 +9,6 @@ bright stars and large galaxies, and its light counts as noise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,42 +17,14 @@ from pydantic import Field
 from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import MAX_SOURCES
-from mpipipe.data.mask import DETECTIONS, DTYPE, VALUE, bits
+from mpipipe.data.mask import DTYPE, VALUE, bits
 from mpipipe.data.sdqa import Sdqa
+from mpipipe.stages.detections import Detections, are_streaks, most_significant
 from mpipipe.stages.footprints import grow_footprints
 from mpipipe.stages.matched_filter import find_peaks, lower_width, matched_filter
+from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.mesh import mesh_background
-from mpipipe.stages.sfm.initialize import MeasurementPlanes
 from mpipipe.stages.stage import StageConfig, stage
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Peaks in reading order, and the footprints they stand in.
-
-    Attributes
-    ----------
-    y, x
-        int64, peak pixels.
-    snr
-        Height of the map over its width.
-    footprint
-        Number of each peak's footprint.
-    footprints
-        `mpipipe.stages.footprints.FOOTPRINT` rows.
-    streak
-        For each footprint: whether it is a trail.
-    width
-        Width of the matched-filter map: 1 for white noise, more for correlated noise.
-    """
-
-    y: np.ndarray
-    x: np.ndarray
-    snr: np.ndarray
-    footprint: np.ndarray
-    footprints: np.ndarray
-    streak: np.ndarray
-    width: float
 
 
 class SourceDetectionConfig(StageConfig):
@@ -95,17 +66,15 @@ def source_detection(
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Find peaks above the threshold, of both signs, and set the planes `DETECTIONS`."""
-    calexp.mask &= DTYPE(~bits(*DETECTIONS))
     map_, width, sigma = detection_map(calexp, planes, config)
     limit = config.threshold * width
     y, x = find_peaks(map_, limit, config.separation)
     if len(y) > MAX_SOURCES:
         warnings.append(f"{len(y)} detections: the {MAX_SOURCES} most significant are kept")
-        kept = np.sort(np.argsort(-map_[y, x], kind="stable")[:MAX_SOURCES])
-        y, x = y[kept], x[kept]
+        y, x = most_significant(map_, y, x, MAX_SOURCES)
     labels, of_peak, footprints = grow_footprints(map_, limit, y, x)
-    streak = (footprints["length"] > config.streak_length * planes.seeing.fwhm) & (
-        footprints["elongation"] > config.streak_elongation
+    streak = are_streaks(
+        footprints, config.streak_length * planes.seeing.fwhm, config.streak_elongation
     )
     values = np.where(streak, bits("DETECTED", "DETECTED_STREAK"), VALUE["DETECTED"])
     inside = np.flatnonzero(labels)

@@ -13,12 +13,12 @@ from mpipipe.data.ids import source_ids
 from mpipipe.data.mask import VALUE, bits, is_set
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import APERTURES, SRC, aperture_column, aperture_error_column
+from mpipipe.stages.centroids import windowed_centroids
+from mpipipe.stages.detections import Detections
+from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.near import planes_near
 from mpipipe.stages.seeing import adaptive_moments
 from mpipipe.stages.sfm.apertures import circle, full_error, kron_fluxes, noise_factors
-from mpipipe.stages.sfm.centroids import windowed_centroids
-from mpipipe.stages.sfm.initialize import MeasurementPlanes
-from mpipipe.stages.sfm.source_detection import Detections
 from mpipipe.stages.stage import StageConfig, stage
 
 _FLAGS = {
