@@ -15,15 +15,15 @@ from scipy.spatial import cKDTree
 from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import split_source_id
-from mpipipe.data.mask import DTYPE, VALUE, is_set
-from mpipipe.data.raw import FrameInfo
+from mpipipe.data.mask import VALUE, is_set
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import APERTURES, SRC, aperture_column, aperture_error_column
-from mpipipe.sim.toyfield import ToyOptions, add_moffat, toy_field
+from mpipipe.sim.toyfield import ToyOptions, toy_field
 from mpipipe.stages import cs, ic, sfm
 from mpipipe.stages.stage import Clipboard, check_chain, run_chain
 
-FWHM = 4.0
+from ..frames import sky, with_stars
+
 ALONE = (ic.initialize, *sfm.PIPELINE)
 """What sfm needs to run on a calexp alone."""
 
@@ -36,38 +36,6 @@ def measure(calexp: Exposure) -> Clipboard:
         "warnings": [],
     }
     return run_chain(ALONE, {}, clipboard)
-
-
-def sky(shape: tuple[int, int] = (400, 420), seed: int = 0, level: float = 1000.0) -> Exposure:
-    """Background-subtracted sky of this many photons."""
-    rng = np.random.default_rng(seed)
-    image = rng.normal(0, np.sqrt(level), shape).astype(np.float32)
-    info = FrameInfo(
-        camera="toy",
-        visit=20250602041014,
-        snap=0,
-        detector="S00",
-        detector_number=3,
-        kind="science",
-        band="r",
-        exposure_time=30.0,
-        dark_time=30.0,
-        mjd_start=60000.0,
-    )
-    return Exposure(image, np.zeros(shape, DTYPE), np.full(shape, level, np.float32), info)
-
-
-def with_stars(
-    exposure: Exposure, stars: list[tuple[float, float, float]], fwhm: float = FWHM, seed: int = 1
-) -> Exposure:
-    """Add stars (x, y, flux) with their photon noise."""
-    light = np.zeros(exposure.shape)
-    for x, y, flux in stars:
-        add_moffat(light, x, y, flux, fwhm)
-    noise = np.sqrt(light) * np.random.default_rng(seed).standard_normal(light.shape)
-    exposure.image += (light + noise).astype(np.float32)
-    exposure.variance += light.astype(np.float32)
-    return exposure
 
 
 Star = tuple[float, float, float]
