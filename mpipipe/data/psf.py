@@ -71,8 +71,14 @@ class Psf(ABC):
         return self.images(np.array([float(x)]), np.array([float(y)]))[0]
 
     def moments(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Adaptive moments ixx, iyy, ixy at these positions, (n, 3) float64, pixel^2."""
-        raise NotImplementedError
+        """Adaptive moments ixx, iyy, ixy at these positions, (n, 3) float64, pixel^2.
+
+        Those of stars in the middle of their pixels, see `mpipipe.data.moments`; NaN where the
+        model has none.
+        """
+        from mpipipe.data.moments import adaptive_moments
+
+        return adaptive_moments(self.images(np.round(x), np.round(y)))[:, :3]
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from mpipipe.data.moments import adaptive_moments
 from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
 from mpipipe.sim.eggs import list_eggs, planted
 from mpipipe.sim.exposures import VisitTruth, all_movers, field_reach
 from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
-from mpipipe.sim.moments import adaptive_moments
 from mpipipe.sim.movers import MOVER, MOVERS
 from mpipipe.sim.optics import Psf
 from mpipipe.sim.render import add_stars

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mpipipe.data.moments import adaptive_moments
 from mpipipe.sim.astrometry import focal_plane
 from mpipipe.sim.instrument import make_instrument
-from mpipipe.sim.moments import adaptive_moments
 from mpipipe.sim.optics import Psf, enclosed_fraction, make_psf
 from mpipipe.sim.profiles import EXPONENTIAL_RADIUS, bulge_profile, bulge_table
 from mpipipe.sim.render import add_galaxies, add_stars, add_streak
