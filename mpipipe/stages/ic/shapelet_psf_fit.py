@@ -1,0 +1,426 @@
+"""Fit of a `mpipipe.data.shapelet_psf.ShapeletPsf` to stars.
+
+The model is linear in its coefficients, and each star's pixels enter only through a small matrix
+and a vector (the normal equations of its own coefficients). They are made once a round, and serve
+the solution, every order of the polynomial of position, and its cross-validation.
+
+Each round refines x, y and flux of every star with the model so far, leaves out pixels and stars
+that do not fit, and solves again. The first round knows only the seeing; its model is the same
+everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit
+
+from mpipipe.data.errors import BadDataError
+from mpipipe.data.shapelet_psf import (
+    ShapeletPsf,
+    axis_integrals,
+    combine,
+    n_functions,
+    position_terms,
+    sum_inside,
+)
+from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
+from mpipipe.stages.seeing import FWHM_OF_SIGMA
+
+WIDTHS = np.array([0.7, 1.4, 2.8])
+"""Widths of the series in units of the PSF's Gaussian sigma."""
+
+ORDERS = np.array([6, 4, 2])
+"""Orders of the series: fine structure belongs to the core."""
+
+_START = np.array([0.36, 0.56, 0.08])
+"""Shares of light in the functions of order 0 that come near a Moffat profile of exponent 3."""
+
+_LEAST_SIGMA = 0.4
+"""Smallest sigma for which the widths are scaled, pixels."""
+
+_FLOOR = 0.003
+"""Errors of pixels are at least this share of the model: flats and models are no better."""
+
+_TOLERANCE = (0.3, 0.1, 0.03)
+"""How far the model of each round may be off, as a share, before pixels count as outliers."""
+
+_CLIP = 5.0
+_CLIP_STAR = 6.0
+_FARTHEST = 1.5
+"""Pixels that a star may move from its first position."""
+
+_MOST_STARS = 1000
+_FIRST_STARS = 200
+"""The brightest that count at all, and in the first round."""
+
+_FREEDOM_SHAPE = 0.3
+_FREEDOM_FIELD = 0.1
+"""How much the PSF is expected to differ from the starting profile, and from its mean over the
+field, as shares: what keeps a fit of few stars finite (ridge)."""
+
+_FOLDS = 5
+
+
+def fit_shapelet(stars: PsfStars, options: PsfOptions) -> PsfFit:
+    """Fit Gauss-Hermite series to stars by linear least squares.
+
+    Parameters
+    ----------
+    stars
+        At least one. Of more than 1,000 the brightest count.
+    options
+        Among its orders the one is taken that predicts left-out stars best.
+
+    Raises
+    ------
+    BadDataError
+        If no star can be fitted.
+    """
+    brightest = np.sort(np.argsort(-stars.flux, kind="stable")[:_MOST_STARS])
+    chosen = stars.take(brightest)
+    psf = _starting_psf(chosen)
+    start = psf.coefficients[0]
+    state = _State.of(chosen)
+    order = 0
+    for number, tolerance in enumerate(_TOLERANCE):
+        state = _refine(chosen, state, psf, tolerance)
+        if number == 0:
+            use = state.sound & _among_brightest(chosen.flux, _FIRST_STARS)
+        else:
+            use = state.sound & ~_outlying(state)
+        if not use.any():
+            raise BadDataError(f"none of the {len(stars)} stars can be fitted by a PSF")
+        equations = _normal_equations(chosen, state, psf, use, tolerance, start)
+        if number == 1:
+            order = equations.best_order(options.orders)
+        solution = equations.solve(order)
+        psf = replace(psf, coefficients=solution, n_stars=int(use.sum()))
+    used = np.zeros(len(stars), dtype=bool)
+    used[brightest[use]] = True
+    return PsfFit(replace(psf, fwhm=_fwhm(psf)), used, order)
+
+
+def _among_brightest(flux: np.ndarray, number: int) -> np.ndarray:
+    rank = np.empty(len(flux), dtype=np.int64)
+    rank[np.argsort(-flux, kind="stable")] = np.arange(len(flux))
+    return rank < number
+
+
+def _starting_psf(stars: PsfStars) -> ShapeletPsf:
+    """Round, of the seeing's FWHM, the same everywhere."""
+    # The seeing's moments hold the pixel, of variance 1 / 12 per axis; the functions do not.
+    sigma = math.sqrt(max((stars.fwhm / FWHM_OF_SIGMA) ** 2 - 1 / 12, _LEAST_SIGMA**2))
+    widths = WIDTHS * sigma
+    coefficients = np.zeros((1, n_functions(ORDERS)))
+    first = np.cumsum([0, *((ORDERS[:-1] + 1) * (ORDERS[:-1] + 2) // 2)])
+    coefficients[0, first] = _START / (2 * math.sqrt(math.pi) * widths)
+    return ShapeletPsf(coefficients, widths, ORDERS, stars.shape, stars.radius, stars.fwhm, 0)
+
+
+def _fwhm(psf: ShapeletPsf) -> float:
+    ny, nx = psf.shape
+    ixx, iyy, ixy = psf.moments(np.array([nx / 2]), np.array([ny / 2]))[0]
+    area = ixx * iyy - ixy * ixy
+    return FWHM_OF_SIGMA * area**0.25 if area > 0 else psf.fwhm
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the stars stand and how well they fit: (n,) arrays.
+
+    `dx`, `dy`: from the stamp's middle, pixels; `flux`: electrons; `misfit`: chi2 per pixel inside
+    1 FWHM; `sound`: neither lost nor without flux.
+    """
+
+    dx: np.ndarray
+    dy: np.ndarray
+    flux: np.ndarray
+    misfit: np.ndarray
+    sound: np.ndarray
+
+    @classmethod
+    def of(cls, stars: PsfStars) -> _State:
+        dx, dy = stars.x - stars.middle_x, stars.y - stars.middle_y
+        return cls(dx, dy, stars.flux, np.zeros(len(stars)), np.ones(len(stars), dtype=bool))
+
+
+def _refine(stars: PsfStars, state: _State, psf: ShapeletPsf, tolerance: float) -> _State:
+    """Fit x, y and flux of every star with the model as it is."""
+    dx, dy, flux = state.dx.copy(), state.dy.copy(), state.flux.copy()
+    misfit = np.empty(len(stars))
+    _fit_positions(
+        stars.stamps, stars.variance, stars.bad, _coefficients_at(stars, psf),
+        psf.widths, psf.orders, psf.radius, stars.fwhm, tolerance, dx, dy, flux, misfit,
+    )  # fmt: skip
+    moved = np.hypot(dx - (stars.x - stars.middle_x), dy - (stars.y - stars.middle_y))
+    sound = np.isfinite(misfit) & (flux > 0) & (moved < _FARTHEST)
+    return _State(dx, dy, flux, misfit, sound)
+
+
+def _coefficients_at(stars: PsfStars, psf: ShapeletPsf) -> np.ndarray:
+    return position_terms(stars.x, stars.y, psf.shape, psf.order) @ psf.coefficients
+
+
+def _outlying(state: _State) -> np.ndarray:
+    """Stars whose core fits far worse than the others'."""
+    misfit = state.misfit[state.sound]
+    if len(misfit) == 0:
+        return ~state.sound
+    middle = np.median(misfit)
+    scatter = 1.4826 * np.median(np.abs(misfit - middle))
+    # Few stars know little of their scatter; it is taken to be no less than half the level.
+    return ~(state.misfit <= middle + _CLIP_STAR * max(scatter, 0.5 * middle, 0.1))
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """Normal equations of each star's own coefficients, and what is known beforehand.
+
+    `terms` (n, n_terms of order 2 or more), `matrix` (n, k, k), `vector` (n, k), of stars in use;
+    `start` (k,), with the precisions `shape` and `field` (k, k) of the constant and other terms.
+    """
+
+    terms: np.ndarray
+    matrix: np.ndarray
+    vector: np.ndarray
+    start: np.ndarray
+    shape: np.ndarray
+    field: np.ndarray
+
+    def solve(self, order: int, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Coefficients (n_terms, k) of the chosen stars."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        terms = self.terms[chosen, : (order + 1) * (order + 2) // 2]
+        n_terms, k = terms.shape[1], len(self.start)
+        pairs = (terms[:, :, None] * terms[:, None, :]).reshape(len(terms), -1)
+        total = pairs.T @ self.matrix[chosen].reshape(len(terms), -1)
+        blocks = total.reshape(n_terms, n_terms, k, k)
+        right = terms.T @ self.vector[chosen]
+        blocks[0, 0] += self.shape
+        right[0] += self.shape @ self.start
+        for term in range(1, n_terms):
+            blocks[term, term] += self.field
+        full = blocks.transpose(0, 2, 1, 3).reshape(n_terms * k, n_terms * k)
+        return cho_solve(cho_factor(full), right.ravel()).reshape(n_terms, k)
+
+    def best_order(self, orders: tuple[int, ...]) -> int:
+        """The order that predicts left-out stars best."""
+        if len(self.terms) < 2 or len(orders) == 1:
+            return orders[0]
+        fold = np.arange(len(self.terms)) % min(_FOLDS, len(self.terms))
+        losses = []
+        for order in orders:
+            loss = 0.0
+            for number in range(fold.max() + 1):
+                out = fold == number
+                solution = self.solve(order, ~out)
+                at = self.terms[out, : len(solution)] @ solution
+                loss += float(np.einsum("ni,nij,nj", at, self.matrix[out], at))
+                loss -= 2.0 * float(np.sum(at * self.vector[out]))
+            losses.append(loss)
+        return orders[int(np.argmin(losses))]
+
+
+def _normal_equations(
+    stars: PsfStars,
+    state: _State,
+    psf: ShapeletPsf,
+    use: np.ndarray,
+    tolerance: float,
+    start: np.ndarray,
+) -> _Equations:
+    chosen = stars.take(use)
+    k = len(start)
+    matrix, vector = np.zeros((len(chosen), k, k)), np.zeros((len(chosen), k))
+    _accumulate(
+        chosen.stamps, chosen.variance, chosen.bad, _coefficients_at(chosen, psf),
+        psf.widths, psf.orders, psf.radius, tolerance,
+        state.dx[use], state.dy[use], state.flux[use], matrix, vector,
+    )  # fmt: skip
+    terms = position_terms(chosen.x, chosen.y, psf.shape, 5)
+    metric = _metric(psf)
+    return _Equations(
+        terms, matrix, vector, start, metric / _FREEDOM_SHAPE**2, metric / _FREEDOM_FIELD**2
+    )
+
+
+def _metric(psf: ShapeletPsf) -> np.ndarray:
+    """Matrix of the mean square of a relative difference between models, times their freedom."""
+    ny, nx = psf.shape
+    model = psf.image(nx // 2, ny // 2)
+    functions = _functions(psf.widths, psf.orders, psf.size)
+    relative = functions / (np.maximum(model, 0.0) + 1e-4 * model.max())
+    flat = relative.reshape(len(functions), -1)
+    return (len(flat) / flat.shape[1]) * (flat @ flat.T)
+
+
+def _functions(widths: np.ndarray, orders: np.ndarray, size: int) -> np.ndarray:
+    """All functions of a star in the middle of its pixel, (k, size, size)."""
+    table = np.empty((len(widths), orders.max() + 1, size))
+    axis_integrals(0.0, widths, orders, table, np.empty_like(table))
+    pixels = np.arange(size * size)
+    functions = np.empty((n_functions(orders), size * size))
+    _fill_functions(table, table, orders, pixels, np.ones(size * size), functions)
+    return functions.reshape(-1, size, size)
+
+
+_DOT = {"reassoc", "contract"}
+_BLOCK = 96
+"""Pixels whose functions are held at once: they fit into the processor's cache."""
+
+_STEPS = 2
+
+
+@njit(cache=True)
+def _fill_functions(
+    along_x: np.ndarray, along_y: np.ndarray, orders: np.ndarray,
+    pixels: np.ndarray, factor: np.ndarray, functions: np.ndarray,
+) -> None:  # fmt: skip
+    """Functions (k, n) at some pixels, by index in the stamp, times a factor of each pixel."""
+    size = along_x.shape[2]
+    k = 0
+    for series in range(len(orders)):
+        for m in range(orders[series] + 1):
+            for n in range(orders[series] + 1 - m):
+                for p in range(len(pixels)):
+                    j, i = pixels[p] // size, pixels[p] % size
+                    functions[k, p] = factor[p] * along_y[series, m, j] * along_x[series, n, i]
+                k += 1
+
+
+@njit(cache=True)
+def _fit_positions(
+    stamps: np.ndarray, variance: np.ndarray, bad: np.ndarray, coefficients: np.ndarray,
+    widths: np.ndarray, orders: np.ndarray, radius: float, fwhm: float, tolerance: float,
+    dx: np.ndarray, dy: np.ndarray, flux: np.ndarray, misfit: np.ndarray,
+) -> None:  # fmt: skip
+    """Gauss-Newton steps for position and flux of every star, in place.
+
+    `misfit` is filled with chi2 per pixel inside 1 FWHM, NaN where the fit fails.
+    """
+    n_stars, size, _ = stamps.shape
+    shape = (len(widths), orders.max() + 1, size)
+    x_values, x_slopes, y_values, y_slopes = (
+        np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
+    )  # fmt: skip
+    model, by_x, by_y = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
+    for k in range(n_stars):
+        for _ in range(_STEPS):
+            axis_integrals(dx[k], widths, orders, x_values, x_slopes)
+            axis_integrals(dy[k], widths, orders, y_values, y_slopes)
+            combine(coefficients[k], x_values, y_values, orders, model)
+            combine(coefficients[k], x_slopes, y_values, orders, by_x)
+            combine(coefficients[k], x_values, y_slopes, orders, by_y)
+            inside = sum_inside(model, dx[k], dy[k], radius)
+            normal, right = np.zeros((3, 3)), np.zeros(3)
+            chi2, n_core = 0.0, 0
+            for j in range(size):
+                for i in range(size):
+                    r = math.hypot(i - size // 2 - dx[k], j - size // 2 - dy[k])
+                    if bad[k, j, i] or r > radius + 0.5:
+                        continue
+                    share = model[j, i] / inside
+                    light = flux[k] * max(share, 0.0)
+                    noise = variance[k, j, i] + light + ((_FLOOR + tolerance) * light) ** 2
+                    rest = stamps[k, j, i] - flux[k] * share
+                    if rest * rest > _CLIP**2 * noise:
+                        continue
+                    weight = 1.0 / (variance[k, j, i] + light + (_FLOOR * light) ** 2)
+                    by = (share, flux[k] * by_x[j, i] / inside, flux[k] * by_y[j, i] / inside)
+                    for a in range(3):
+                        right[a] += weight * by[a] * rest
+                        for b in range(3):
+                            normal[a, b] += weight * by[a] * by[b]
+                    if r < fwhm:
+                        chi2 += rest * rest / noise
+                        n_core += 1
+            step = _solved(normal, right)
+            flux[k] += step[0]
+            dx[k] += min(max(step[1], -0.5), 0.5)
+            dy[k] += min(max(step[2], -0.5), 0.5)
+            misfit[k] = chi2 / n_core if n_core > 3 and math.isfinite(step[0]) else math.nan
+            if not (math.isfinite(misfit[k]) and flux[k] > 0):
+                misfit[k] = math.nan
+                break
+
+
+@njit(cache=True)
+def _solved(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solution of three equations; NaN where there is none."""
+    ((a, b, c), (_, d, e), (_, _, f)) = normal
+    top = d * f - e * e, c * e - b * f, b * e - c * d
+    determinant = a * top[0] + b * top[1] + c * top[2]
+    if not determinant > 1e-12 * a * d * f:
+        return np.full(3, np.nan)
+    u, v, w = right
+    return np.array([
+        top[0] * u + top[1] * v + top[2] * w,
+        top[1] * u + (a * f - c * c) * v + (b * c - a * e) * w,
+        top[2] * u + (b * c - a * e) * v + (a * d - b * b) * w,
+    ]) / determinant  # fmt: skip
+
+
+@njit(cache=True)
+def _accumulate(
+    stamps: np.ndarray, variance: np.ndarray, bad: np.ndarray, coefficients: np.ndarray,
+    widths: np.ndarray, orders: np.ndarray, radius: float, tolerance: float,
+    dx: np.ndarray, dy: np.ndarray, flux: np.ndarray, matrix: np.ndarray, vector: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill each star's normal equations: of its image divided by its flux."""
+    n_stars, size, _ = stamps.shape
+    shape = (len(widths), orders.max() + 1, size)
+    along_x, along_y, slopes = np.empty(shape), np.empty(shape), np.empty(shape)
+    model = np.empty((size, size))
+    pixels, root, value = np.empty(size**2, np.int64), np.empty(size**2), np.empty(size**2)
+    block = np.empty((vector.shape[1], _BLOCK))
+    for k in range(n_stars):
+        axis_integrals(dx[k], widths, orders, along_x, slopes)
+        axis_integrals(dy[k], widths, orders, along_y, slopes)
+        combine(coefficients[k], along_x, along_y, orders, model)
+        inside = sum_inside(model, dx[k], dy[k], radius)
+        n = 0
+        for j in range(size):
+            for i in range(size):
+                r = math.hypot(i - size // 2 - dx[k], j - size // 2 - dy[k])
+                if bad[k, j, i] or r > radius + 0.5:
+                    continue
+                share = model[j, i] / inside
+                light = max(share, 0.0)
+                plain = variance[k, j, i] / flux[k] ** 2 + light / flux[k]
+                rest = stamps[k, j, i] / flux[k] - share
+                if rest * rest > _CLIP**2 * (plain + ((_FLOOR + tolerance) * light) ** 2):
+                    continue
+                pixels[n] = j * size + i
+                root[n] = 1.0 / math.sqrt(plain + (_FLOOR * light) ** 2)
+                value[n] = root[n] * stamps[k, j, i] / flux[k]
+                n += 1
+        for first in range(0, n, _BLOCK):
+            last = min(first + _BLOCK, n)
+            part = block[:, : last - first]
+            _fill_functions(along_x, along_y, orders, pixels[first:last], root[first:last], part)
+            _add_products(part, value[first:last], matrix[k], vector[k])
+        for a in range(vector.shape[1]):
+            for b in range(a):
+                matrix[k, b, a] = matrix[k, a, b]
+
+
+@njit(cache=True, fastmath=_DOT)
+def _add_products(
+    functions: np.ndarray, value: np.ndarray, matrix: np.ndarray, vector: np.ndarray
+) -> None:
+    """Add the scalar products of functions (lower triangle), and with the values."""
+    n_pixels = len(value)
+    for a in range(len(functions)):
+        for b in range(a + 1):
+            total = 0.0
+            for p in range(n_pixels):
+                total += functions[a, p] * functions[b, p]
+            matrix[a, b] += total
+        total = 0.0
+        for p in range(n_pixels):
+            total += functions[a, p] * value[p]
+        vector[a] += total
