@@ -28,6 +28,7 @@ def start(
     *,
     camera: str | None,
     calibs: Path | None,
+    refcat: Path | None = None,
     config: Path | None,
     assignments: list[str] | None,
     costs: Path | None = None,
@@ -45,7 +46,9 @@ def start(
     from mpipipe.run.prepare import Request, make_run
     from mpipipe.store.layout import RunLayout
 
-    request = Request(raw, camera, calibs, config, tuple(assignments or ()), goal, costs)
+    request = Request(
+        raw, camera, calibs, config, tuple(assignments or ()), goal, costs, refcat=refcat
+    )
     layout = RunLayout.at(output)
     _carry_out(layout, lambda: make_run(request, layout), None, quiet=quiet, as_json=as_json)
 
@@ -63,8 +66,8 @@ def resume(
     """Go on with a run; `others` are options that only make sense for a new one."""
     if any(others):
         raise ConfigError(
-            "--resume takes none of RAW, -o, --camera, --calibs, --config and --costs: the run "
-            "folder knows them",
+            "--resume takes none of RAW, -o, --camera, --calibs, --refcat, --config and --costs: "
+            "the run folder knows them",
             way_out="--set changes an option; for anything else start a run in a new folder",
         )
     if verify not in ("sampled", "all"):

@@ -25,6 +25,12 @@ CalibsOption = Annotated[
     Path | None,
     typer.Option("--calibs", metavar="D", help="Folder of masters made by `mpipipe calibs`."),
 ]
+RefcatOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--refcat", metavar="D", help="Reference catalogue made by `mpipipe refcat ingest`."
+    ),
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="F", help="Configuration file (TOML).")
 ]
@@ -71,7 +77,8 @@ ForceOption = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="With --resume: do again what was done with other code, libraries or camera.",
+        help="With --resume: do again what was done with other code, libraries, camera or "
+        "reference catalogue.",
     ),
 ]
 DryRunOption = Annotated[

@@ -17,6 +17,7 @@ from mpipipe.cli.options import (
     CostsOption,
     JsonOption,
     RawArgument,
+    RefcatOption,
     SetOption,
 )
 
@@ -30,6 +31,7 @@ def plan(
     raw: RawArgument,
     camera: CameraOption = None,
     calibs: CalibsOption = None,
+    refcat: RefcatOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     costs: CostsOption = None,
@@ -58,7 +60,15 @@ def plan(
     from mpipipe.run.prepare import Request, prepare
     from mpipipe.store.layout import RunLayout
 
-    request = Request(raw or Path(), camera, calibs, config, tuple(assignments or ()), costs=costs)
+    request = Request(
+        raw or Path(),
+        camera,
+        calibs,
+        config,
+        tuple(assignments or ()),
+        costs=costs,
+        refcat=refcat,
+    )
     made, options, found = prepare(request, RunLayout.at("RUN"))
     prediction = predict(made, found.camera, ranks, request.cost_model())
     if graph is not None:

@@ -1,10 +1,10 @@
-"""What products follow from besides their input: options, camera, code, libraries.
+"""What products follow from besides their frames: options, camera, code, libraries, references.
 
 A run's products are made in three parts, each from the ones before it:
 
 - ``masters``: master calibrations;
 - ``image``: calexp and background of a visit and CCD, from raw frames and masters;
-- ``sources``: its catalogue, from the calexp as it is stored.
+- ``sources``: its catalogue, from the calexp as it is stored and the reference catalogue.
 
 Every incarnation notes the basis of each part. What an earlier one has made is taken over as long
 as its basis is the same; if only that of the sources has changed they alone are made again.
@@ -55,6 +55,11 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _OPTION = "option "
+_THINGS = {
+    "camera": "the camera's description",
+    "code": "mpipipe's code",
+    "reference catalogue": "the reference catalogue",
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,14 @@ class Basis:
     parts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, config: AnyConfig, camera: Camera) -> Basis:
-        """What products are made from now."""
+    def of(cls, config: AnyConfig, camera: Camera, reference: str = "") -> Basis:
+        """What products are made from now.
+
+        Parameters
+        ----------
+        reference
+            SHA-256 of the reference catalogue's index; empty if there is none.
+        """
         described = camera.model_dump_json(exclude_none=True)
         common = {"camera": hashlib.sha256(described.encode()).hexdigest()}
         common |= {f"version {name}": text for name, text in versions().items()}
@@ -79,6 +90,7 @@ class Basis:
                 if part in PARTS_OF_OPTIONS[key.partition(".")[0]]
             }
             parts[part] = common | chosen | {"code": _code_digest(part)}
+        parts["sources"]["reference catalogue"] = reference
         return cls(parts)
 
     @classmethod
@@ -111,15 +123,14 @@ class Basis:
                     met.append(f"{name} is {now.get('version ' + name)}, "
                                f"was {was.get('version ' + name)}")  # fmt: skip
                 else:
-                    what = "the camera's description" if name == "camera" else "mpipipe's code"
-                    met.append(f"{what} has changed")
+                    met.append(f"{_THINGS[name]} has changed")
         return Changes(tuple(dict.fromkeys(wished)), tuple(dict.fromkeys(met)))
 
 
 @dataclass(frozen=True)
 class Changes:
     """Differences between two bases, a line each: options that somebody set, and what came about
-    by itself: other code, libraries, camera."""
+    by itself: other code, libraries, camera, reference catalogue."""
 
     options: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
@@ -137,7 +148,7 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    names = ("mpipipe", "numpy", "scipy", "astropy", "sep", "numba")
+    names = ("mpipipe", "numpy", "scipy", "astropy", "pyerfa", "sep", "numba")
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 

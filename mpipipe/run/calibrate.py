@@ -159,7 +159,7 @@ def _earlier_image(
     calexp = images.read_settled(layout.inside(products["calexp"].path))
     background = images.read_background(layout.inside(products["bkgd"].path))
     calexp.exposure.mask &= DTYPE(~bits(*DETECTIONS))
-    result.take_over(tables, but="calexp")
+    result.take_over(tables, but="calexp", outside=context.refcat)
     provenance = dict(calexp.provenance)
     provenance.pop("configuration sources", None)
     of_sources = np.char.startswith(tables["sdqa"]["metric"], b"sfm.")

@@ -14,11 +14,14 @@ import numpy as np
 from mpipipe.data.camera import Camera, Corrections, Need
 from mpipipe.data.exposure import Masters
 from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.data.refcat import ReferenceStars
 from mpipipe.data.schema import Column, Schema
 from mpipipe.run.basis import Basis
 from mpipipe.run.config import AnyConfig
 from mpipipe.stages.stage import Stage, StageConfig
+from mpipipe.store.checksums import sha256_file
 from mpipipe.store.layout import RunLayout
+from mpipipe.store.refcat.index import FILE_NAME as INDEX_NAME
 from mpipipe.trace import events
 
 PRODUCTS = Schema(
@@ -69,12 +72,27 @@ class TaskResultTables:
         found = os.stat(path)
         self._inputs[str(path)] = (found.st_size, found.st_mtime_ns, sha256.encode())
 
-    def take_over(self, tables: Mapping[str, np.ndarray], but: str) -> None:
-        """Record the files of an earlier attempt as this one's, all products but of one kind."""
+    def take_over(
+        self, tables: Mapping[str, np.ndarray], but: str, outside: Path | None = None
+    ) -> None:
+        """Record the files of an earlier attempt as this one's.
+
+        Parameters
+        ----------
+        but
+            Kind of the products that are left out.
+        outside
+            Folder whose inputs are left out: they will be read again.
+        """
         rows = tables["products"]
         self._products += [tuple(row) for row in rows[rows["kind"] != but.encode()].tolist()]
         paths = [os.fsdecode(path) for path in tables["input_paths"]]
-        self._inputs |= dict(zip(paths, map(tuple, tables["inputs"].tolist()), strict=True))
+        inputs = zip(paths, map(tuple, tables["inputs"].tolist()), strict=True)
+        self._inputs |= {
+            path: facts
+            for path, facts in inputs
+            if outside is None or not Path(path).is_relative_to(outside)
+        }
 
     def all_tables(self) -> dict[str, np.ndarray]:
         """The tables of the task, of its products, and of the files it has read."""
@@ -99,7 +117,7 @@ class Earlier:
 
 @dataclass
 class RunContext:
-    """Everything a task may ask for: configuration, camera, masters, where products go.
+    """Everything a task may ask for: configuration, camera, masters, references, where products go.
 
     Attributes
     ----------
@@ -115,6 +133,7 @@ class RunContext:
     config: AnyConfig
     camera: Camera
     calibs: Path | None
+    refcat: Path | None = None
     stage: str = ""
     on_stage: Callable[[str], None] | None = None
     stage_configs: dict[str, StageConfig] = field(init=False)
@@ -160,6 +179,35 @@ class RunContext:
         for kind, digest in masters.checksums.items():
             result.add_input(master_path(self.calibs, kind, ccd, band), digest)
 
+    def reference_around(
+        self, ra: float, dec: float, radius_deg: float, result: TaskResultTables
+    ) -> ReferenceStars | None:
+        """The reference stars of a cone; the shards that hold them are recorded as input.
+
+        Parameters
+        ----------
+        ra, dec, radius_deg
+            Degrees (ICRS), for positions at the catalogue's epoch.
+
+        Returns
+        -------
+        ReferenceStars or None
+            None if the run has no reference catalogue.
+
+        Raises
+        ------
+        BadDataError
+            If the catalogue is missing or damaged.
+        """
+        if self.refcat is None:
+            return None
+        from mpipipe.store.refcat.reading import read_reference
+
+        stars, checksums = read_reference(self.refcat, ra, dec, radius_deg)
+        for path, digest in checksums.items():
+            result.add_input(path, digest)
+        return stars
+
     def enter(self, stage: str) -> None:
         """Note that `stage` begins."""
         self.stage = stage
@@ -186,4 +234,5 @@ class RunContext:
     @functools.cached_property
     def basis(self) -> Basis:
         """What products are made from besides their input."""
-        return Basis.of(self.config, self.camera)
+        reference = "" if self.refcat is None else sha256_file(self.refcat / INDEX_NAME)
+        return Basis.of(self.config, self.camera, reference)

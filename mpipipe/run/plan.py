@@ -27,7 +27,7 @@ from mpipipe.store.checksums import write_json_atomically, write_text_atomically
 from mpipipe.store.columnfile import map_column_file, write_column_file
 from mpipipe.store.layout import RunLayout
 
-VERSION = 2
+VERSION = 3
 _OWN = "."
 """Stands for masters that the run builds: its folder may be moved."""
 
@@ -49,6 +49,8 @@ class Plan:
         Folder of the masters; None if there are none and none are made.
     problems
         What is missing, double or unreadable in the input, a line each.
+    refcat
+        Folder of the reference catalogue; None if there is none.
     """
 
     goal: Goal
@@ -56,6 +58,7 @@ class Plan:
     calibs: str | None
     tasks: TaskTable
     problems: tuple[str, ...] = field(default=())
+    refcat: str | None = None
 
     @cached_property
     def _stretches(self) -> dict[str, tuple[int, int]]:
@@ -95,6 +98,7 @@ def plan_of(
     calibs: Path | None,
     layout: RunLayout,
     costs: Costs = DEFAULTS,
+    refcat: Path | None = None,
 ) -> Plan:
     """The plan of a table of tasks, whose costs are filled in."""
     phases = table.column("phase")
@@ -102,7 +106,8 @@ def plan_of(
     if words & set(CALIB_PHASES):
         calibs = layout.calibs
     _estimate(table, camera, costs)
-    return Plan(goal, raw, None if calibs is None else str(calibs), table, tuple(table.problems))
+    masters, reference = (None if path is None else str(path) for path in (calibs, refcat))
+    return Plan(goal, raw, masters, table, tuple(table.problems), reference)
 
 
 def make_table(inventory: Inventory, raw: str, goal: Goal, *, builds_masters: bool) -> TaskTable:
@@ -267,6 +272,7 @@ def save_run(layout: RunLayout, plan: Plan, config: AnyConfig, camera: Camera) -
         "goal": plan.goal,
         "raw": plan.raw,
         "calibs": _OWN if plan.calibs == str(layout.calibs) else plan.calibs,
+        "refcat": plan.refcat,
         "words": plan.tasks.words,
         "folders": plan.tasks.folders,
     }
@@ -334,7 +340,8 @@ def load_run(layout: RunLayout, *, check: bool = True) -> tuple[RunContext, Plan
     except (ValueError, OSError) as error:
         raise BadDataError(f"is damaged: {error}", file=layout.camera) from error
     calibs = None if plan.calibs is None else Path(plan.calibs)
-    return RunContext(layout, load_config(layout.config), camera, calibs), plan
+    refcat = None if plan.refcat is None else Path(plan.refcat)
+    return RunContext(layout, load_config(layout.config), camera, calibs, refcat), plan
 
 
 def load_plan(layout: RunLayout, *, check: bool = True) -> Plan:
@@ -352,6 +359,6 @@ def load_plan(layout: RunLayout, *, check: bool = True) -> Plan:
         problems = _from_column(columns.pop("problems"))
         table = TaskTable(columns, facts["words"], facts["folders"], problems)
         calibs = str(layout.calibs) if facts["calibs"] == _OWN else facts["calibs"]
-        return Plan(facts["goal"], facts["raw"], calibs, table, problems)
+        return Plan(facts["goal"], facts["raw"], calibs, table, problems, facts["refcat"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadDataError(f"is damaged: {error}", file=layout.plan) from error

@@ -15,6 +15,7 @@ from mpipipe.run.plan import Goal, Plan, make_table, plan_of, refuse_used_folder
 from mpipipe.run.plancache import Found, PlanCache
 from mpipipe.store.cameras import load_camera
 from mpipipe.store.layout import RunLayout, index_folder
+from mpipipe.store.refcat.index import read_index
 from mpipipe.store.scan import find_raw_files, scan
 
 
@@ -36,6 +37,8 @@ class Request:
         Calibrated visits, or masters alone.
     costs
         An earlier run, whose tasks tell what these will cost.
+    refcat
+        Folder that `mpipipe refcat ingest` made; None: no positions and zero points.
     """
 
     raw: Path
@@ -45,6 +48,7 @@ class Request:
     assignments: tuple[str, ...] = ()
     goal: Goal = "calibrate"
     costs: Path | None = None
+    refcat: Path | None = None
 
     def cost_model(self) -> Costs:
         """What tasks are expected to cost.
@@ -70,9 +74,10 @@ def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Found
     camera = find_camera(request.camera or config.camera)
     costs = request.cost_model()
     calibs = None if request.calibs is None else masters_folder(request.calibs)
+    refcat = None if request.refcat is None else refcat_folder(request.refcat)
     found = find_tasks(request, camera, index_folder())
     raw = str(request.raw.absolute())
-    plan = plan_of(found.table, found.camera, raw, request.goal, calibs, layout, costs)
+    plan = plan_of(found.table, found.camera, raw, request.goal, calibs, layout, costs, refcat)
     return plan, config, found
 
 
@@ -160,3 +165,15 @@ def masters_folder(calibs: Path) -> Path:
             "holds no masters", file=calibs, way_out=f"make them: mpipipe calibs RAW -o {calibs}"
         )
     return folder
+
+
+def refcat_folder(refcat: Path) -> Path:
+    """The folder of a reference catalogue, whose index can be read.
+
+    Raises
+    ------
+    BadDataError
+        If it holds none, or a damaged one.
+    """
+    read_index(refcat)
+    return refcat.absolute()

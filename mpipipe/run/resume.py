@@ -33,7 +33,8 @@ class Resume:
     assignments
         ``KEY=VALUE`` laid over the run's configuration.
     force
-        Do again what was done with other code, libraries or camera, instead of refusing.
+        Do again what was done with other code, libraries, camera or reference catalogue, instead
+        of refusing.
     verify_all
         Look at all products, not at a sample.
     """
@@ -107,7 +108,8 @@ def adopt_options(layout: RunLayout, asked: Resume) -> None:
     Raises
     ------
     ConfigError
-        If an option can not be changed, or tasks were done with other code, libraries or camera.
+        If an option can not be changed, or tasks were done with other code, libraries, camera or
+        reference catalogue.
     """
     context, plan = load_run(layout)
     wanted = with_options(context, asked)
@@ -134,7 +136,7 @@ def with_options(context: RunContext, asked: Resume) -> RunContext:
                 key=key,
                 way_out="start another run with: mpipipe run RAW -o ANOTHER",
             )
-    return RunContext(layout, after, context.camera, context.calibs)
+    return RunContext(layout, after, context.camera, context.calibs, context.refcat)
 
 
 def refuse_stale(validity: Validity, layout: RunLayout, asked: Resume) -> None:
@@ -143,7 +145,7 @@ def refuse_stale(validity: Validity, layout: RunLayout, asked: Resume) -> None:
     Raises
     ------
     ConfigError
-        If tasks were done with other code, libraries or another camera, unless forced.
+        If tasks were done with other code, libraries, camera or reference catalogue, unless forced.
     """
     stale = [(i, phase, changes) for i, phase, _, changes in validity.changes() if changes.others]
     if asked.force or not stale:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from mpipipe.data.schema import Column, Schema
-from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.sky import STAR
 from mpipipe.sim.survey import BANDS, Survey
 from mpipipe.sim.truth import survey_objects
 from mpipipe.store.fits import write_fits_atomically
+from mpipipe.store.fits_tables import table_hdu
 
 FILE_NAME = "reference.fits"
 

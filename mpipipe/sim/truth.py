@@ -31,7 +31,6 @@ from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
 from mpipipe.sim.eggs import list_eggs, planted
 from mpipipe.sim.exposures import VisitTruth, all_movers, field_reach
-from mpipipe.sim.fits_tables import table_hdu
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.movers import MOVER, MOVERS
 from mpipipe.sim.optics import Psf
@@ -41,6 +40,7 @@ from mpipipe.sim.survey import BANDS, Survey
 from mpipipe.sim.visits import plan_visits
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.fits import write_fits_atomically
+from mpipipe.store.fits_tables import table_hdu
 
 STAMP = 41
 """Side of the PSF stamps, pixels."""

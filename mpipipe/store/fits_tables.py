@@ -1,4 +1,4 @@
-"""Tables of the simulator as FITS extensions, with units and descriptions."""
+"""Tables of a schema as FITS extensions, with units and descriptions."""
 
 from __future__ import annotations
 
