@@ -1,0 +1,1 @@
+"""Pipeline ic: image characterization, the PSF, WCS and zero point of an exposure."""
