@@ -76,7 +76,8 @@ class CcdPolynomial:
 
     def at(self, x: np.ndarray | float, y: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Value and standard error at pixel positions (arrays of one shape, or numbers)."""
-        design = terms(*np.broadcast_arrays(x, y), self.shape, self.order)
+        x, y = np.broadcast_arrays(x, y)
+        design = terms(x, y, self.shape, self.order)
         variance = ((design @ self.covariance) * design).sum(axis=-1)
         return design @ self.coefficients, np.sqrt(np.maximum(variance, 0.0))
 

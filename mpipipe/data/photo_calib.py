@@ -51,6 +51,15 @@ class ColourTerm:
     error: float = float("nan")
     is_fitted: bool = False
 
+    def rounded(self) -> ColourTerm:
+        """With the digits that a header card keeps."""
+        return replace(
+            self,
+            coefficient=float(_kept(self.coefficient)),
+            pivot=float(_kept(self.pivot)),
+            error=float(_kept(self.error)),
+        )
+
     def of(self, colour: np.ndarray) -> np.ndarray:
         """Magnitudes to add for these colours."""
         return self.coefficient * (np.asarray(colour, float) - self.pivot)
@@ -96,17 +105,14 @@ class PhotoCalib:
         surface = self.zero_points
         if surface.order > 1:
             raise ValueError(f"zero points of order {surface.order}: 0 or 1 is possible")
-        keep(
-            self,
-            "zero_points",
-            CcdPolynomial(_kept(surface.coefficients), _kept(surface.covariance), surface.shape),
+        rounded = CcdPolynomial(
+            _kept(surface.coefficients), _kept(surface.covariance), surface.shape
         )
+        keep(self, "zero_points", rounded)
         keep(self, "systematic", float(_kept(self.systematic)))
         keep(self, "scatter", float(_kept(self.scatter)))
-        term = self.colour_term
-        if term is not None:
-            numbers = {n: float(_kept(getattr(term, n))) for n in ("coefficient", "pivot", "error")}
-            keep(self, "colour_term", replace(term, **numbers))
+        if self.colour_term is not None:
+            keep(self, "colour_term", self.colour_term.rounded())
 
     @property
     def zero_point(self) -> float:

@@ -106,16 +106,14 @@ def robust_fit(
     width = MAD_TO_SIGMA * np.median(np.abs(residuals - np.median(residuals)))
     added = max(float(width**2 - np.median(variance)), 0.0)
     used = residuals**2 <= clip**2 * (variance + added)
+    if not used.any():
+        used = np.ones(len(values), bool)
     for _ in range(_MAX_ROUNDS):
-        if not used.any():
-            break
         added = _added_variance(design[used], values[used], variance[used], prior)
-        coefficients, covariance = least_squares(
-            design[used], values[used], variance[used] + added, prior
-        )
+        coefficients, _ = least_squares(design[used], values[used], variance[used] + added, prior)
         residuals = values - design @ coefficients
         now = residuals**2 <= clip**2 * (variance + added)
-        if (now == used).all():
+        if not now.any() or (now == used).all():
             break
         used = now
     full = variance + added
