@@ -82,11 +82,6 @@ ICMATCH = Schema(
         Column("refMag", "f4", "mag", "its AB magnitude in the visit's band", "phot.mag"),
         Column("refMagErr", "f4", "mag", "error of refMag", "stat.error;phot.mag"),
         Column("refColor", "f4", "mag", "its colour of the colour term; NaN: none", "phot.color"),
-<<<<<<< HEAD
-        Column("dx", "f4", "pixel", "source minus reference star, column", "stat.fit.residual"),
-        Column("dy", "f4", "pixel", "source minus reference star, row", "stat.fit.residual"),
-        Column("dMag", "f4", "mag", "source minus reference star", "stat.fit.residual"),
-=======
         Column(
             "dx", "f4", "pixel", "source minus reference by the WCS, column", "stat.fit.residual"
         ),
@@ -94,7 +89,6 @@ ICMATCH = Schema(
         Column(
             "dMag", "f4", "mag", "source minus reference by the zero point", "stat.fit.residual"
         ),
->>>>>>> 566de8fd126e3fd08843c28bcc5384c02e9a3288
         Column("astrometry_used", "?", "", "the WCS was made of it", "meta.code"),
         Column("photometry_used", "?", "", "the zero point was made of it", "meta.code"),
     ),
