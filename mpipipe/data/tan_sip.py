@@ -117,7 +117,8 @@ class TanSip:
         """
         a, b = (np.zeros((2, 2)),) * 2 if distortion is None else distortion
         ap, bp = _inverse(a, b, pixel, shape)
-        return cls(*map(float, (*sky, *pixel)), np.array(cd, float), a, b, ap, bp)
+        ra, dec, x, y = map(float, (*sky, *pixel))
+        return cls(ra, dec, x, y, np.array(cd, float), a, b, ap, bp)
 
     @classmethod
     def from_polynomial(
@@ -151,7 +152,9 @@ class TanSip:
         xi, eta = _shifted(xi, *at), _shifted(eta, *at)
         order = len(xi) - 1
         p, q = np.indices(xi.shape)
-        per_pixel = np.stack([xi, eta]) * np.where(p + q <= order, unit ** -(p + q).astype(float), 0)
+        per_pixel = np.stack([xi, eta]) * np.where(
+            p + q <= order, unit ** -(p + q).astype(float), 0
+        )
         cd = np.array([[c[1, 0], c[0, 1]] for c in per_pixel])
         distortion = None
         if order > 1:
@@ -208,8 +211,8 @@ class TanSip:
                 u, v = self._undistorted(f, g)
         return self.x + u, self.y + v
 
-    def jacobian(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Derivatives of (xi, eta) by (x, y) at pixels, (n, 2, 2) arcsec per pixel.
+    def jacobian(self, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
+        """Derivatives of (xi, eta) by (x, y) at pixels, (n, 2, 2) arcsec per pixel ((2, 2) for one).
 
         In the tangent plane of the tangent point, whose own scale differs by 1e-5 over a CCD.
         """

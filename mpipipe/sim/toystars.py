@@ -99,8 +99,9 @@ def toy_lists(options: ToyStars, seed: int) -> ToyLists:
     y = rng.uniform(-0.5, ny - 0.5, n_true)
     mag = _magnitudes(rng, n_true)
     error = options.centroid_error * 10 ** (0.2 * (mag - 18.0).clip(0.0))
-    other_x, other_y = rng.uniform(-margin, nx + margin, n_around), rng.uniform(
-        -margin, ny + margin, n_around
+    other_x, other_y = (
+        rng.uniform(-margin, nx + margin, n_around),
+        rng.uniform(-margin, ny + margin, n_around),
     )
     outside = (other_x < 0) | (other_x > nx) | (other_y < 0) | (other_y > ny)
     n_extra = options.n - n_true

@@ -1,0 +1,334 @@
+"""ic_wcsDetermination: match the sources with reference stars and fit the WCS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from mpipipe.data.errors import BadDataError
+from mpipipe.data.exposure import Exposure
+from mpipipe.data.icsrc import ICMATCH
+from mpipipe.data.refcat import PlacedStars, ReferenceStars
+from mpipipe.data.sdqa import Sdqa
+from mpipipe.data.tan_sip import TanSip, approximate, gnomonic, middle
+from mpipipe.data.wcs_solution import WcsSolution
+from mpipipe.stages.ic.pattern_match import Search
+from mpipipe.stages.ic.wcs_fit import FitOptions, Stars, match_radius
+from mpipipe.stages.ic.wcs_search import Found, expectations, find_wcs
+from mpipipe.stages.stage import StageConfig, stage
+
+_SECONDS_PER_DAY = 86400.0
+_UNKNOWN_TIME = 5.0
+"""Years by which stars may have moved when the time of the exposure is unknown."""
+_MAS_PER_YEAR = 8.0
+_HEADER_ORDER = 4
+"""Degree in which a header's WCS is taken over when it is only moved."""
+_UNUSABLE = ("bad", "centroid", "edge", "streak")
+"""Flags of sources that are not even matched."""
+_UNFIT = ("saturated", "cr", "interpolated", "suspect", "crowded", "shape")
+"""Flags of sources that are matched, but not fitted while there are others."""
+_FAINTER = (1.0, 0.5, 0.25, 0.0)
+"""Factors on the least SNR, tried until there are enough stars."""
+_SIZE_RANGE = (0.8, 1.25)
+"""Of a star's second moments over those of the PSF."""
+
+
+class WcsDeterminationConfig(StageConfig):
+    """Options of ic_wcsDetermination."""
+
+    pointing_error: float = Field(
+        default=300.0, gt=0, description="largest error of the header's pointing, arcsec"
+    )
+    rotation_error: float = Field(
+        default=2.0, gt=0, le=180, description="largest error of the header's rotation, degrees"
+    )
+    scale_error: float = Field(
+        default=0.02, gt=0, le=0.2, description="largest relative error of the pixel scale"
+    )
+    max_order: int = Field(default=5, ge=1, le=5, description="highest degree of the distortion")
+    min_snr: float = Field(default=30.0, ge=0, description="stars brighter than this are preferred")
+    enough_stars: int = Field(
+        default=100, ge=1, description="fainter stars are added until there are this many"
+    )
+    max_stars: int = Field(default=2000, ge=10, description="brightest stars that are fitted")
+    clip: float = Field(default=4.0, gt=0, description="rejection of stars, standard deviations")
+    floor_mas: float = Field(
+        default=2.0, ge=0, description="least systematic error of a star's position, mas an axis"
+    )
+    floor_pixels: float = Field(default=0.01, ge=0, description="the same in pixels")
+
+    @property
+    def search(self) -> Search:
+        """How wrong a header's WCS may be."""
+        return Search(self.pointing_error, self.rotation_error, self.scale_error)
+
+    @property
+    def fit(self) -> FitOptions:
+        """The options of the fit among them."""
+        return FitOptions(self.max_order, self.clip, self.floor_mas, self.floor_pixels)
+
+
+@stage(
+    "ic.wcsDetermination",
+    needs=("calexp", "icSrc", "reference", "pixel_scale", "sdqa", "warnings"),
+    adds=("wcs_solution", "icMatch", "icSrc"),
+    config=WcsDeterminationConfig,
+)
+def wcs_determination(
+    config: WcsDeterminationConfig,
+    *,
+    calexp: Exposure,
+    icSrc: np.ndarray,
+    reference: ReferenceStars | None,
+    pixel_scale: float,
+    sdqa: Sdqa,
+    warnings: list[str],
+) -> Mapping[str, Any]:
+    """Match sources with reference stars and fit a TAN-SIP solution.
+
+    Raises
+    ------
+    BadDataError
+        If no map is beyond chance, or there is neither a catalogue nor a WCS in the header.
+    """
+    header = header_wcs(calexp)
+    if reference is None or not len(reference):
+        if header is None:
+            raise BadDataError(
+                "no reference stars for this field, and no WCS in the header",
+                way_out="give a reference catalogue, or make one of the run's own frames",
+            )
+        warnings.append("no reference stars for this field: the header's WCS stays, unchecked")
+        return {"wcs_solution": _HEADERS, "icMatch": ICMATCH.empty(), "icSrc": icSrc}
+    placed = placed_stars(reference, calexp)
+    stars = all_stars(icSrc, placed, brightest_first(reference, calexp.info.band))
+    fitted = choose_stars(icSrc[stars.row], config)
+    info = calexp.info
+    tried = expectations(header, (info.ra, info.dec), pixel_scale, config.search, calexp.shape)
+    found = find_wcs(stars, fitted, tried, calexp.shape, config.fit)
+    if found is None:
+        raise BadDataError(
+            f"no map brings the {len(stars.row)} sources and the {len(placed)} reference stars "
+            "around together beyond chance"
+            if tried
+            else "neither a WCS nor a pointing in the header: the place on the sky is unknown"
+        )
+    source, star = stars.near(found.fit.wcs, match_radius(found.fit))
+    solution = replace(
+        _solution(found, stars, len(source), calexp.shape),
+        reference=reference.name,
+        is_relative=not reference.is_absolute,
+    )
+    icSrc = icSrc.copy()
+    icSrc["calib_astrometry_used"] = False
+    icSrc["calib_astrometry_used"][stars.row[found.fit.source[found.fit.used]]] = True
+    if solution.kind == "shift":
+        warnings.append(f"{solution.n_used} reference stars only move the header's WCS")
+    _record(sdqa, solution)
+    matches = match_rows(
+        icSrc[stars.row[source]],
+        reference,
+        placed,
+        stars.reference_row[star],
+        found.fit.wcs,
+        info.band,
+    )
+    return {"wcs_solution": solution, "icMatch": matches, "icSrc": icSrc}
+
+
+_NAN = float("nan")
+_HEADERS = WcsSolution(
+    sip=None, kind="header", order=-1, n_matched=0, n_used=0, rms_x=_NAN, rms_y=_NAN, rms_ra=_NAN,
+    rms_dec=_NAN, expected_rms=_NAN, scatter=_NAN, error=_NAN, max_error=_NAN, cv_rms=_NAN,
+    header_offset=_NAN, log_chance=0.0, is_relative=True, reference="",
+)  # fmt: skip
+
+
+def header_wcs(calexp: Exposure) -> TanSip | None:
+    """The exposure's WCS as TAN-SIP; None if it has none that makes sense."""
+    wcs = calexp.wcs
+    if wcs is None:
+        return None
+
+    def pixel_to_sky(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ra, dec = wcs.all_pix2world(x, y, 0)
+        return ra, dec
+
+    try:
+        return approximate(pixel_to_sky, calexp.shape, _HEADER_ORDER)
+    except (ValueError, np.linalg.LinAlgError):
+        return None
+
+
+def placed_stars(reference: ReferenceStars, calexp: Exposure) -> PlacedStars:
+    """The reference stars at the middle of the visit; at their own epoch if its time is unknown."""
+    info = calexp.info
+    half_way = info.mjd_start + 0.5 * info.exposure_time / _SECONDS_PER_DAY
+    if np.isfinite(half_way):
+        return reference.at_epoch(half_way)
+    epochs = reference.rows["epoch"]
+    known = epochs[np.isfinite(epochs)]
+    placed = reference.at_epoch(float(np.median(known)) if len(known) else 0.0)
+    more = _UNKNOWN_TIME * _MAS_PER_YEAR
+    return replace(
+        placed,
+        ra_error=np.hypot(placed.ra_error, more),
+        dec_error=np.hypot(placed.dec_error, more),
+    )
+
+
+def brightest_first(reference: ReferenceStars, band: str) -> np.ndarray:
+    """Indices of the reference stars by magnitude in the visit's band.
+
+    Stars without it are placed by their other magnitudes and the median colour; those without any
+    come last.
+    """
+    magnitude = np.full(len(reference), np.nan)
+    for other in sorted(reference.bands, key=lambda name: name != band):
+        values = reference.rows[f"mag_{other}"].astype(float)
+        both = np.isfinite(values) & np.isfinite(magnitude)
+        colour = float(np.median((magnitude - values)[both])) if both.any() else 0.0
+        magnitude = np.where(np.isfinite(magnitude), magnitude, values + colour)
+    return np.argsort(magnitude, kind="stable")
+
+
+def all_stars(icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray) -> Stars:
+    """Sources with a position and the reference stars, both brightest first."""
+    good = np.isfinite(icSrc["x"]) & np.isfinite(icSrc["y"])
+    for name in _UNUSABLE:
+        good &= ~icSrc[f"flag_{name}"]
+    row = np.flatnonzero(good)
+    flux = icSrc["psfInstFlux"][row]
+    flux = np.where(np.isfinite(flux), flux, icSrc["apInstFlux"][row])
+    flux = np.where(np.isfinite(flux), flux, -np.inf)
+    row = row[np.lexsort((-icSrc["snr"][row].astype(float), -flux))]
+    sources = icSrc[row]
+    error = np.sqrt(0.5 * (sources["xErr"].astype(float) ** 2 + sources["yErr"] ** 2))
+    error = np.where(np.isfinite(error), error, 0.5)
+    sky_error = np.sqrt(0.5 * (placed.ra_error**2 + placed.dec_error**2))
+    return Stars(
+        sources["x"], sources["y"], error,
+        placed.ra[order], placed.dec[order], sky_error[order], row, order,
+    )  # fmt: skip
+
+
+def choose_stars(sources: np.ndarray, config: WcsDeterminationConfig) -> np.ndarray:
+    """Indices of the sources to fit: bright, unspoilt and pointlike as far as there are enough.
+
+    Parameters
+    ----------
+    sources
+        Rows of icSrc, brightest first.
+    """
+    clean = np.ones(len(sources), bool)
+    for name in _UNFIT:
+        clean &= ~sources[f"flag_{name}"]
+    pointlike = clean & is_pointlike(sources)
+    for group in (pointlike, clean, ~sources["flag_saturated"]):
+        for factor in _FAINTER:
+            chosen = np.flatnonzero(group & (sources["snr"] >= factor * config.min_snr))
+            if len(chosen) >= config.enough_stars:
+                return chosen[: config.max_stars]
+        if len(chosen) >= config.enough_stars // 4:
+            break
+    return chosen[: config.max_stars]
+
+
+def is_pointlike(sources: np.ndarray) -> np.ndarray:
+    """Whether sources are as large as the PSF's stars, or as the bright ones when it has none."""
+    size = (sources["ixx"] + sources["iyy"]).astype(float)
+    known = np.isfinite(size) & ~sources["flag_shape"] & (size > 0.0)
+    model = known & sources["calib_psf_used"]
+    if model.sum() < 3:
+        bright = known & ~sources["flag_saturated"]
+        model = bright & (np.cumsum(bright) <= max(0.3 * bright.sum(), 10))
+    if not model.any():
+        return np.ones(len(sources), bool)
+    ratio = size / np.median(size[model])
+    return known & (ratio > _SIZE_RANGE[0]) & (ratio < _SIZE_RANGE[1])
+
+
+def match_rows(
+    sources: np.ndarray,
+    reference: ReferenceStars,
+    placed: PlacedStars,
+    star: np.ndarray,
+    wcs: TanSip,
+    band: str,
+) -> np.ndarray:
+    """Rows of icMatch for sources and the rows of their reference stars, in the sources' order."""
+    order = np.argsort(sources["id"], kind="stable")
+    sources, star = sources[order], star[order]
+    rows = ICMATCH.empty(len(sources))
+    for name in ("id", "visit", "ccdNumber"):
+        rows[name] = sources[name]
+    rows["refId"] = reference.rows["id"][star]
+    rows["refRa"], rows["refDec"] = placed.ra[star], placed.dec[star]
+    for column, name in (("refMag", f"mag_{band}"), ("refMagErr", f"mag_{band}_error")):
+        rows[column] = reference.rows[name][star] if band in reference.bands else np.nan
+    x, y = wcs.sky_to_pixel(rows["refRa"], rows["refDec"])
+    rows["dx"], rows["dy"] = sources["x"] - x, sources["y"] - y
+    rows["refColor"] = rows["dMag"] = np.nan
+    rows["astrometry_used"] = sources["calib_astrometry_used"]
+    return rows
+
+
+def _solution(found: Found, stars: Stars, n_matched: int, shape: tuple[int, int]) -> WcsSolution:
+    fit, used = found.fit, found.fit.used
+    dx, dy = fit.dx[used], fit.dy[used]
+    to_sky = fit.wcs.jacobian(stars.x[fit.source], stars.y[fit.source])[used] * 1e3
+    east, north = np.einsum("nij,jn->in", to_sky, np.stack([dx, dy]))
+    centre, _ = middle(shape)
+    at = fit.wcs.pixel_to_sky(*np.array(centre).reshape(2, 1))
+    offset = np.hypot(*gnomonic(*at, *found.expectation.sky))[0] * 3600.0
+    return WcsSolution(
+        sip=fit.wcs,
+        kind=found.kind,
+        order=fit.order,
+        n_matched=n_matched,
+        n_used=int(used.sum()),
+        rms_x=_rms(dx),
+        rms_y=_rms(dy),
+        rms_ra=_rms(east),
+        rms_dec=_rms(north),
+        expected_rms=_rms(fit.sigma[used]),
+        scatter=fit.scatter,
+        error=fit.error,
+        max_error=fit.max_error,
+        cv_rms=fit.cv_rms,
+        header_offset=float(offset),
+        log_chance=found.match.log_chance,
+        is_relative=False,
+        reference="",
+    )
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _record(sdqa: Sdqa, solution: WcsSolution) -> None:
+    """Metrics of a fitted solution."""
+    sip = solution.sip
+    if sip is None:
+        return
+    for name, value, unit in (
+        ("n_matched", solution.n_matched, ""),
+        ("n_used", solution.n_used, ""),
+        ("order", solution.order, ""),
+        ("rms_x", solution.rms_ra, "mas"),
+        ("rms_y", solution.rms_dec, "mas"),
+        ("expected_rms", solution.expected_rms, "mas"),
+        ("scatter", solution.scatter, "mas"),
+        ("error", solution.error, "mas"),
+        ("header_offset", solution.header_offset, "arcsec"),
+        ("rotation", sip.rotation, "deg"),
+        ("pixel_scale", sip.pixel_scale, "arcsec"),
+        ("parity", sip.parity, ""),
+        ("log_chance", solution.log_chance, ""),
+    ):
+        sdqa.add(f"ic.wcsDetermination.{name}", value, unit)

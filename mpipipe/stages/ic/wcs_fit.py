@@ -1,0 +1,461 @@
+"""Fit of a TAN-SIP solution to stars and their reference positions.
+
+Robust weighted least squares in the tangent plane of the CCD's centre. Every star has one weight
+for both axes, from the errors of its centroid and of the catalogue, and from a scatter common to
+all that is raised until the residuals are explained. The degree of the polynomials follows the
+number of stars, and within that cross-validation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mpipipe.data.tan_sip import (
+    TanSip,
+    approximate,
+    coefficient_table,
+    design_matrix,
+    gnomonic,
+    inverse_gnomonic,
+    middle,
+)
+from mpipipe.stages.ic.nearest import nearest_pairs
+
+_MEDIAN_CHI2 = 1.386
+"""Median of chi2 of two degrees of freedom."""
+_MAX_CLIPS = 20
+_CHECKED = 12
+"""Positions a side where the error of a solution is evaluated."""
+_MAD_TO_SIGMA = 1.4826
+_HALVINGS = 30
+_LEAST_STARS = {5: 100, 4: 60, 3: 25, 2: 10, 1: 6}
+"""Stars that a degree needs."""
+_MAX_EXTRAPOLATION = 10.0
+"""Largest error on the CCD of a degree that may be chosen, in units of its error at the stars."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How stars are weighted, rejected and how far the model may go.
+
+    Attributes
+    ----------
+    max_order
+        Highest degree, 1 to 5.
+    clip
+        Stars farther off than this times their standard deviation are left out.
+    floor_mas, floor_pixels
+        Least systematic errors of a star's position an axis: mas on the sky, and pixels.
+    folds
+        Of cross-validation.
+    """
+
+    max_order: int = 5
+    clip: float = 4.0
+    floor_mas: float = 2.0
+    floor_pixels: float = 0.01
+    folds: int = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Stars:
+    """Sources and reference stars that are to be brought together.
+
+    Attributes
+    ----------
+    x, y, error
+        (n,) sources, brightest first: pixels, standard error an axis.
+    ra, dec, sky_error
+        (m,) reference stars, brightest first: degrees, standard error an axis in mas.
+    row, reference_row
+        (n,) and (m,): where they stand in the tables they come from.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    error: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
+    sky_error: np.ndarray
+    row: np.ndarray
+    reference_row: np.ndarray
+
+    def among(self, sources: np.ndarray, references: np.ndarray | slice) -> Stars:
+        """Some of the sources and of the reference stars."""
+        return Stars(
+            self.x[sources],
+            self.y[sources],
+            self.error[sources],
+            self.ra[references],
+            self.dec[references],
+            self.sky_error[references],
+            self.row[sources],
+            self.reference_row[references],
+        )
+
+    def near(self, wcs: TanSip, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of sources and stars that are each other's nearest within `radius` pixels."""
+        placed = np.stack(wcs.sky_to_pixel(self.ra, self.dec), axis=1)
+        return nearest_pairs(np.stack([self.x, self.y], axis=1), placed, radius)
+
+
+@dataclass(frozen=True, eq=False)
+class WcsFit:
+    """A fitted solution.
+
+    Attributes
+    ----------
+    wcs
+        The solution.
+    order
+        Degree of its polynomials.
+    source, reference
+        Indices of the matched sources and stars.
+    used
+        Whether the fit used each match.
+    dx, dy
+        Source minus reference star by the solution, pixels.
+    sigma
+        Expected standard deviation of each, mas an axis, without `scatter`.
+    scatter
+        What was added to it to explain the residuals, mas an axis.
+    error, max_error
+        Standard error of a position by this solution, mas an axis: rms over the CCD, largest.
+    cv_rms
+        Scatter of the residuals of stars held out, mas an axis; NaN if they are too few.
+    radius
+        Within which sources and stars were matched, pixels.
+    """
+
+    wcs: TanSip
+    order: int
+    source: np.ndarray
+    reference: np.ndarray
+    used: np.ndarray
+    dx: np.ndarray
+    dy: np.ndarray
+    sigma: np.ndarray
+    scatter: float
+    error: float
+    max_error: float
+    cv_rms: float
+    radius: float = float("nan")
+
+
+def solve_wcs(
+    stars: Stars, start: TanSip, shape: tuple[int, int], radius: float, options: FitOptions
+) -> WcsFit | None:
+    """Match again and fit by turns, with a radius that follows the residuals.
+
+    Parameters
+    ----------
+    stars
+        Sources and reference stars.
+    start
+        A solution good to `radius`.
+    shape
+        (ny, nx) of the CCD.
+    radius
+        Of the first matching, pixels.
+    options
+        See `FitOptions`.
+
+    Returns
+    -------
+    WcsFit or None
+        None if fewer than 6 stars are left.
+    """
+    fit, wcs = None, start
+    for turn in range(8):
+        source, reference = stars.near(wcs, radius)
+        if len(source) < _LEAST_STARS[1]:
+            return None
+        pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
+        # While the map is coarse, a high degree would follow wrong matches.
+        limit = min(turn + 1, options.max_order) if turn < 3 else options.max_order
+        now = _best_order(pairs, replace(options, max_order=limit))
+        if now is None:
+            return None
+        settled = turn >= 3 and fit is not None and _same_pairs(fit, now)
+        fit, wcs = replace(now, radius=radius), now.wcs
+        if settled:
+            break
+        radius = match_radius(fit)
+    return fit
+
+
+def match_radius(fit: WcsFit) -> float:
+    """Radius within which sources and stars belong together, pixels: 1.5 at least."""
+    spread = _MAD_TO_SIGMA * float(np.median(np.hypot(fit.dx, fit.dy)[fit.used])) / 1.7456
+    return float(np.clip(5.0 * spread, 1.5, fit.radius if np.isfinite(fit.radius) else 10.0))
+
+
+def _same_pairs(a: WcsFit, b: WcsFit) -> bool:
+    return (
+        a.order == b.order
+        and np.array_equal(a.source, b.source)
+        and np.array_equal(a.reference, b.reference)
+    )
+
+
+def fit_shift(
+    stars: Stars,
+    pairs: tuple[np.ndarray, np.ndarray],
+    start: TanSip,
+    shape: tuple[int, int],
+    options: FitOptions,
+) -> WcsFit:
+    """Move a solution so that matched stars agree in the mean; nothing is clipped."""
+    data = _Pairs.make(stars, *pairs, start, shape, options)
+    x, y = stars.x[pairs[0]], stars.y[pairs[0]]
+    at_x, at_y = start.sky_to_pixel(stars.ra[pairs[1]], stars.dec[pairs[1]])
+    scatter = _common_scatter(
+        (np.stack([x - at_x, y - at_y], 1) - np.median([x - at_x, y - at_y], 1)) * data.scale,
+        data.sigma,
+        1,
+    )
+    weight = 1.0 / (data.sigma**2 + scatter**2)
+    dx, dy = (float(np.average(off, weights=weight)) for off in (x - at_x, y - at_y))
+    wcs = replace(start, x=start.x + dx, y=start.y + dy)
+    error = float(np.sqrt(1.0 / weight.sum()))
+    used = np.ones(len(x), bool)
+    return WcsFit(
+        wcs, 0, *pairs, used, x - at_x - dx, y - at_y - dy,
+        data.sigma, scatter, error, error, float("nan"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Matched pairs in the tangent plane of the CCD's centre.
+
+    `plane` is (n, 2), mas; `designs` makes and keeps the design matrices.
+    """
+
+    source: np.ndarray
+    reference: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    plane: np.ndarray
+    sigma: np.ndarray
+    sky: tuple[float, float]
+    scale: float
+    shape: tuple[int, int]
+    ra: np.ndarray
+    dec: np.ndarray
+    fold: np.ndarray
+    designs: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def make(
+        cls,
+        stars: Stars,
+        source: np.ndarray,
+        reference: np.ndarray,
+        wcs: TanSip,
+        shape: tuple[int, int],
+        options: FitOptions,
+    ) -> _Pairs:
+        (xc, yc), _ = middle(shape)
+        sky = tuple(float(c[0]) for c in wcs.pixel_to_sky(np.array([xc]), np.array([yc])))
+        ra, dec = stars.ra[reference], stars.dec[reference]
+        plane = np.stack(gnomonic(ra, dec, *sky), axis=1) * 3.6e6
+        scale = float(np.sqrt(abs(np.linalg.det(wcs.jacobian(xc, yc))))) * 1e3
+        x, y = stars.x[source], stars.y[source]
+        sigma = np.sqrt(
+            stars.sky_error[reference] ** 2
+            + (stars.error[source] ** 2 + options.floor_pixels**2) * scale**2
+            + options.floor_mas**2
+        )
+        fold = _interleaved(x, y, shape, options.folds)
+        return cls(
+            source, reference, x, y, plane, sigma, (sky[0], sky[1]), scale, shape, ra, dec, fold
+        )
+
+    def design(self, order: int) -> np.ndarray:
+        """Design matrix of the pairs."""
+        if order not in self.designs:
+            (xc, yc), unit = middle(self.shape)
+            self.designs[order] = design_matrix((self.x - xc) / unit, (self.y - yc) / unit, order)
+        return self.designs[order]
+
+
+def _interleaved(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], folds: int) -> np.ndarray:
+    """A fold for each star, so that stars of all folds lie everywhere on the CCD."""
+    strips = max(int(np.sqrt(len(x) / folds)), 1)
+    strip = np.floor((y + 0.5) / shape[0] * strips).clip(0, strips - 1).astype(int)
+    along = np.where(strip % 2 == 0, x, -x)
+    fold = np.empty(len(x), int)
+    fold[np.lexsort((along, strip))] = np.arange(len(x)) % folds
+    return fold
+
+
+def _best_order(pairs: _Pairs, options: FitOptions) -> WcsFit | None:
+    """The fit of the lowest degree that predicts stars as well as any; None for too few stars.
+
+    As well: within half a standard error of the best mean chi2 of stars held out.
+    """
+    fits = []
+    for order in range(1, options.max_order + 1):
+        fit = _robust(pairs, order, options)
+        if fit is None:
+            break
+        fits.append(fit)
+    if not fits:
+        return None
+    # All degrees are judged by the same stars: those that the highest could use.
+    judged = fits[-1].used
+    scatter = min(fit.scatter for fit in fits)
+    held_out = [_held_out(pairs, fit, judged, options.folds) for fit in fits]
+    variance = (pairs.sigma**2 + scatter**2)[judged]
+    chi2 = [(off[judged] ** 2).sum(axis=1) / variance for off in held_out]
+    # One star that a fold extrapolates to must not decide.
+    chi2 = [np.minimum(values, 2.0 * options.clip**2 * 4.0) for values in chi2]
+    means = np.array([values.mean() for values in chi2])
+    best = int(np.argmin(means))
+    margin = 0.5 * float(chi2[best].std()) / np.sqrt(len(chi2[best]))
+    allowed = [
+        k
+        for k, fit in enumerate(fits)
+        if means[k] <= means[best] + margin
+        and (k == 0 or fit.max_error <= _MAX_EXTRAPOLATION * _error_at_stars(pairs, fit))
+    ]
+    chosen = allowed[0] if allowed else 0
+    off = held_out[chosen][fits[chosen].used]
+    return replace(fits[chosen], cv_rms=float(np.sqrt(np.mean(off**2))))
+
+
+def _error_at_stars(pairs: _Pairs, fit: WcsFit) -> float:
+    """Typical deviation of a star, mas an axis."""
+    return float(np.sqrt(np.median(pairs.sigma) ** 2 + fit.scatter**2))
+
+
+def _robust(pairs: _Pairs, order: int, options: FitOptions) -> WcsFit | None:
+    """Fit of one degree, clipped until nothing changes; None if it has too few stars."""
+    design = pairs.design(order)
+    least = max(_LEAST_STARS[order], 6)
+    if len(design) < least:
+        return None
+    used = np.ones(len(design), bool)
+    off = pairs.plane - design @ _start(design, pairs)
+    for _ in range(_MAX_CLIPS):
+        scatter = _common_scatter(off[used], pairs.sigma[used], design.shape[1])
+        variance = pairs.sigma**2 + scatter**2
+        now = (off**2).sum(axis=1) <= options.clip**2 * 1.2 * variance
+        if now.sum() < least:
+            return None
+        coefficients = _weighted(design[now], pairs.plane[now], variance[now])
+        off = pairs.plane - design @ coefficients
+        if (now == used).all():
+            break
+        used = now
+    used = now
+    wcs = _to_wcs(pairs, coefficients, order)
+    if wcs is None:
+        return None
+    weighted = design[used] / np.sqrt(variance[used])[:, None]
+    covariance = np.linalg.pinv(weighted.T @ weighted, hermitian=True)
+    grid = _positions(pairs.shape, order)
+    errors = np.einsum("ij,jk,ik->i", grid, covariance, grid).clip(0.0)
+    at_x, at_y = wcs.sky_to_pixel(pairs.ra, pairs.dec)
+    return WcsFit(
+        wcs, order, pairs.source, pairs.reference, used, pairs.x - at_x, pairs.y - at_y,
+        pairs.sigma, scatter, float(np.sqrt(errors.mean())), float(np.sqrt(errors.max())),
+        float("nan"),
+    )  # fmt: skip
+
+
+def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
+    """Coefficients that outliers hardly move: least absolute deviations by reweighting."""
+    variance = pairs.sigma**2
+    coefficients = _weighted(design, pairs.plane, variance)
+    for _ in range(10):
+        off = np.hypot(*(pairs.plane - design @ coefficients).T)
+        coefficients = _weighted(design, pairs.plane, pairs.sigma * np.maximum(off, pairs.sigma))
+    return coefficients
+
+
+def _weighted(design: np.ndarray, values: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    weight = 1.0 / np.sqrt(variance)[:, None]
+    return np.asarray(np.linalg.lstsq(design * weight, values * weight, rcond=None)[0])
+
+
+def _common_scatter(off: np.ndarray, sigma: np.ndarray, n_fitted: int) -> float:
+    """What must be added in quadrature to `sigma` for the median chi2 to be as expected.
+
+    Residuals of a fit of `n_fitted` coefficients an axis are smaller than errors by their share.
+    """
+    freedom = max(1.0 - n_fitted / len(off), 0.1)
+    square = (off**2).sum(axis=1) / freedom
+
+    def excess(added: float) -> float:
+        return float(np.median(square / (sigma**2 + added**2))) - _MEDIAN_CHI2
+
+    if excess(0.0) <= 0.0:
+        return 0.0
+    low, high = 0.0, float(np.sqrt(np.median(square))) + 1.0
+    for _ in range(_HALVINGS):
+        mean = 0.5 * (low + high)
+        low, high = (mean, high) if excess(mean) > 0.0 else (low, mean)
+    return high
+
+
+def _held_out(pairs: _Pairs, fit: WcsFit, judged: np.ndarray, folds: int) -> np.ndarray:
+    """(n, 2) residuals, mas, of every star by the fit to the other folds."""
+    design = pairs.design(fit.order)
+    variance = pairs.sigma**2 + fit.scatter**2
+    off = np.zeros_like(pairs.plane)
+    for k in range(folds):
+        rest = (pairs.fold != k) & judged
+        held = pairs.fold == k
+        coefficients = _weighted(design[rest], pairs.plane[rest], variance[rest])
+        off[held] = pairs.plane[held] - design[held] @ coefficients
+    return off
+
+
+def _positions(shape: tuple[int, int], order: int) -> np.ndarray:
+    """Design matrix of a grid over the CCD, edges included."""
+    (xc, yc), unit = middle(shape)
+    u = np.linspace(-xc - 0.5, xc + 0.5, _CHECKED) / unit
+    v = np.linspace(-yc - 0.5, yc + 0.5, _CHECKED) / unit
+    grid_u, grid_v = np.meshgrid(u, v)
+    return design_matrix(grid_u.ravel(), grid_v.ravel(), order)
+
+
+def _to_wcs(pairs: _Pairs, coefficients: np.ndarray, order: int) -> TanSip | None:
+    centre, unit = middle(pairs.shape)
+    xi, eta = (coefficient_table(column / 3.6e6, order) for column in coefficients.T)
+    try:
+        return TanSip.from_polynomial(pairs.sky, centre, unit, xi, eta, pairs.shape)
+    except (ValueError, np.linalg.LinAlgError):
+        return None
+
+
+def linear_wcs(
+    sky: tuple[float, float], start: np.ndarray, match: tuple[np.ndarray, np.ndarray],
+    shape: tuple[int, int],
+) -> TanSip:  # fmt: skip
+    """The TAN solution of a linear map found by matching.
+
+    Parameters
+    ----------
+    sky
+        Expected position of the CCD's centre, degrees.
+    start
+        (2, 2) arcsec per pixel: expected positions from pixels relative to the centre.
+    match
+        (2, 2) and (2,), arcsec: from expected to true positions.
+    shape
+        (ny, nx) of the CCD.
+    """
+    centre, _ = middle(shape)
+    matrix, offset = match
+
+    def pixel_to_sky(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.stack([x - centre[0], y - centre[1]])
+        xi, eta = (matrix @ start @ pixels + offset[:, None]) / 3600.0
+        return inverse_gnomonic(xi, eta, *sky)
+
+    return approximate(pixel_to_sky, shape, 1)
