@@ -24,11 +24,15 @@ RECOPY = "copy the file again from its source, or leave it out"
 
 
 @contextlib.contextmanager
-def open_fits(path: str | Path | io.BytesIO, *, as_stored: bool = False) -> Iterator[fits.HDUList]:
-    """A file, or its bytes, as astropy's HDUList, not memory-mapped, closed afterwards.
+def open_fits(
+    path: str | Path | io.BytesIO, *, as_stored: bool = False, memmap: bool = False
+) -> Iterator[fits.HDUList]:
+    """A file, or its bytes, as astropy's HDUList, closed afterwards.
 
     Parameters
     ----------
+    memmap
+        Map the data of a plain file into memory instead of reading them.
     as_stored
         Give compressed images as the tables that they are in the file.
 
@@ -43,7 +47,7 @@ def open_fits(path: str | Path | io.BytesIO, *, as_stored: bool = False) -> Iter
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", fits.verify.VerifyWarning)
             warnings.filterwarnings("error", message=".*[Tt]runcated.*")
-            with fits.open(path, memmap=False, disable_image_compression=as_stored) as hdus:
+            with fits.open(path, memmap=memmap, disable_image_compression=as_stored) as hdus:
                 yield hdus
     except OSError as error:
         reason = error.strerror or str(error)
