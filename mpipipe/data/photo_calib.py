@@ -195,7 +195,7 @@ class PhotoCalib:
         term = self.colour_term
         if term is not None:
             cards += [
-                ("COLTERM", term.coefficient, "[mag/mag] colour term, to add x (colour - pivot)"),
+                ("COLTERM", term.coefficient, "[mag/mag] times colour - pivot, to add"),
                 ("COLPIVOT", term.pivot, "[mag] colour at which MAGZERO holds"),
                 ("COLBLUE", term.blue, "colour is this band"),
                 ("COLRED", term.red, "minus this band"),
