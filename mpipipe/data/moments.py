@@ -47,7 +47,7 @@ def _iterate(stamps: np.ndarray, out: np.ndarray) -> None:
                 for i in range(size):
                     dx = i - cx
                     form = (myy * dx * dx - 2 * mxy * dx * dy + mxx * dy * dy) / determinant
-                    if form > 80:  # nothing is left of the weight
+                    if form > 40:  # 2e-9 is left of the weight
                         continue
                     w = np.exp(-0.5 * form) * stamps[k, j, i]
                     total += w

@@ -301,6 +301,32 @@ def _fit_each(
             moved[k] = _STEP  # the weights did not know the flux
 
 
+@njit(cache=True, error_model="numpy")
+def fit_stamps(
+    stamps: np.ndarray,
+    variance: np.ndarray,
+    bad: np.ndarray,
+    models: np.ndarray,
+    radius: float,
+    rows: np.ndarray,
+) -> None:
+    """One step of stars in stamps of their own; `rows` (`PSF_SOURCE`) count pixels from the stamp.
+
+    Parameters
+    ----------
+    stamps, variance, bad, models
+        (n, size, size); the models drawn at the rows' positions, both in the same middle pixel.
+    """
+    half = models.shape[1] // 2
+    sums = np.empty(12)
+    for k in range(len(rows)):
+        row = rows[k]
+        n = _sums(
+            stamps[k], variance[k], bad[k], models[k], half, half, radius, row, 0.0, sums
+        )  # fmt: skip
+        _solve(sums, n, True, row)
+
+
 @njit(cache=True)
 def _subtract(
     image: np.ndarray, models: np.ndarray, mx: np.ndarray, my: np.ndarray, flux: np.ndarray

@@ -12,12 +12,16 @@ entered under the kind's name into `FITS` of `mpipipe.stages.ic.psf_determinatio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mpipipe.data.psf import Psf
+from mpipipe.stages.psf_photometry import Pixels
 
+_MOST_HALF = 64
+_BAD_VARIANCE = 1e30
 
 @dataclass(frozen=True)
 class PsfStars:
@@ -114,3 +118,54 @@ class PsfFit:
     psf: Psf
     used: np.ndarray
     order: int
+
+
+def stamp_half(radius: float) -> int:
+    """Half width of stamps that reach the calibration radius wherever in its pixel a star stands.
+
+    2.1 FWHM, which a pixel basis needs at least, are well inside the 3 FWHM of the radius. More
+    than 64 pixels are not taken: see `PsfStars.radius`.
+    """
+    return min(math.ceil(radius + 0.5), _MOST_HALF)
+
+
+def cut_stars(
+    pixels: Pixels, x: np.ndarray, y: np.ndarray, flux: np.ndarray, radius: float, fwhm: float
+) -> PsfStars:
+    """Cut stars out of an exposure.
+
+    Parameters
+    ----------
+    x, y
+        (n,) centroids, pixels.
+    flux
+        (n,) electrons inside `radius`.
+    radius
+        Calibration radius, pixels; at most 63.5 of them are taken.
+    fwhm
+        Seeing, pixels.
+    """
+    half = stamp_half(radius)
+    middle_x, middle_y = np.round(x).astype(np.int64), np.round(y).astype(np.int64)
+    offset = np.arange(-half, half + 1)
+    rows, columns = middle_y[:, None] + offset, middle_x[:, None] + offset
+    ny, nx = pixels.image.shape
+    inside_y, inside_x = (rows >= 0) & (rows < ny), (columns >= 0) & (columns < nx)
+    place = (
+        np.clip(rows, 0, ny - 1)[:, :, None],
+        np.clip(columns, 0, nx - 1)[:, None, :],
+    )
+    bad = pixels.unusable[place] | ~(inside_y[:, :, None] & inside_x[:, None, :])
+    return PsfStars(
+        stamps=np.where(bad, 0.0, pixels.image[place]),
+        variance=np.where(bad, _BAD_VARIANCE, pixels.variance[place]),
+        bad=bad,
+        x=np.array(x, np.float64),
+        y=np.array(y, np.float64),
+        flux=np.array(flux, np.float64),
+        middle_x=middle_x,
+        middle_y=middle_y,
+        shape=(ny, nx),
+        radius=min(radius, half - 0.5),
+        fwhm=fwhm,
+    )
