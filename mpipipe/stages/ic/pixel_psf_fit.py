@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import os
 import numpy as np
 from numba import njit
 
@@ -30,16 +31,20 @@ from mpipipe.stages.seeing import FWHM_OF_SIGMA
 
 _FLOOR = 0.003
 _CLIP = 5.0
-_TOLERANCES = (0.15, 0.03, 0.01, 0.005)
+_TOLERANCES = (0.15, 0.03, 0.005)
 """By round: error of the model, as a share of it, that clipping allows for."""
 _RIDGE = 0.1
 """Expected size of the terms above the constant, as a share of the constant."""
 _FIRST = 100
 """Stars that the first model is the median of."""
+_FIRST_ORDER = 2
+"""Highest order of the first round, before the order is chosen in the second."""
 _FOLDS = 5
 _OUTER = 0.75
 """Share of the half width beyond which the model is the same over the field, and round."""
 _BLEND = 0.1
+_CORE = 1.0
+"""Radius in FWHM inside which stars and orders are judged: outside noise rules."""
 _FIT_RADIUS = 2.0
 """Radius in FWHM of the fit of position and flux."""
 _OUTLIER = 6.0
@@ -69,16 +74,18 @@ def fit(stars: PsfStars, options: PsfOptions) -> PsfFit:
         If no star has light in it.
     """
     state = _start(stars)
-    order = options.orders[-1]
+    order = min(options.orders[-1], _FIRST_ORDER)
     for number, tolerance in enumerate(_TOLERANCES):
         _refine(stars, state)
+        judge = number == 1 and len(options.orders) > 1
+        order = options.orders[-1] if judge else order
         terms = _terms(stars, state, order)
         target, weight, core_chi2 = _centred(stars, state, tolerance)
         _reject(state, core_chi2)
         folds = np.where(state.alive, np.arange(len(stars)) % _FOLDS, -1)
         sums = _normal_sums(target, weight, terms, folds)
         mean = _mean_model(stars, state)
-        if number == 1 and len(options.orders) > 1:
+        if judge:
             order = _best_order(options.orders, sums, mean, (target, weight, terms, folds))
         state.coefficients = _solve(sums.total(), mean, n_terms(order))
         _tidy(stars, state)
@@ -147,7 +154,7 @@ def _centred(
     _gather(
         stars.stamps, stars.variance, stars.bad, state.coefficients, _unit_terms(stars, state),
         rows["x"] - stars.half, rows["y"] - stars.half, rows["flux"], tolerance,
-        1.2 * stars.fwhm, target, weight, chi2,
+        _CORE * stars.fwhm, target, weight, chi2,
     )  # fmt: skip
     return target, weight, chi2
 
@@ -230,12 +237,12 @@ def _normal_sums(
     target: np.ndarray, weight: np.ndarray, terms: np.ndarray, folds: np.ndarray
 ) -> _Sums:
     n_pixels, t = target[0].size, terms.shape[1]
-    left, right = np.zeros((_FOLDS, n_pixels, t, t)), np.zeros((_FOLDS, n_pixels, t))
+    left, right = np.zeros((_FOLDS, t, t, n_pixels)), np.zeros((_FOLDS, t, n_pixels))
     flat = target.reshape(len(target), -1), weight.reshape(len(weight), -1)
     _accumulate(*flat, terms, folds, left, right)
-    upper = np.triu_indices(t, 1)
-    left[..., upper[1], upper[0]] = left[..., upper[0], upper[1]]
-    return _Sums(left, right)
+    low, high = np.tril_indices(t, -1)
+    left[:, low, high] = left[:, high, low]
+    return _Sums(left.transpose(0, 3, 1, 2), right.transpose(0, 2, 1))
 
 
 @njit(cache=True)
@@ -247,21 +254,23 @@ def _accumulate(
     left: np.ndarray,
     right: np.ndarray,
 ) -> None:
-    """Upper halves of the normal equations."""
-    n_terms_ = terms.shape[1]
+    """Upper halves of the normal equations; pixels run fastest, so that they go in parallel."""
+    n_pixels, n_terms_ = target.shape[1], terms.shape[1]
+    weighted = np.empty(n_pixels)
     for k in range(len(target)):
         if folds[k] < 0:
             continue
-        a, b = left[folds[k]], right[folds[k]]
-        for p in range(target.shape[1]):
-            w = weight[k, p]
-            if w == 0.0:
-                continue
-            for s in range(n_terms_):
-                ws = w * terms[k, s]
-                b[p, s] += ws * target[k, p]
-                for t in range(s, n_terms_):
-                    a[p, s, t] += ws * terms[k, t]
+        for s in range(n_terms_):
+            for p in range(n_pixels):
+                weighted[p] = weight[k, p] * terms[k, s]
+            row = right[folds[k], s]
+            for p in range(n_pixels):
+                row[p] += weighted[p] * target[k, p]
+            for t in range(s, n_terms_):
+                row = left[folds[k], s, t]
+                factor = terms[k, t]
+                for p in range(n_pixels):
+                    row[p] += weighted[p] * factor
 
 
 def _mean_model(stars: PsfStars, state: _State) -> np.ndarray:
@@ -297,8 +306,13 @@ def _best_order(
     mean: np.ndarray,
     stars: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> int:
-    """The order whose model, made without a fifth of the stars, tells that fifth best."""
+    """The order whose model, made without a fifth of the stars, tells that fifth's shapes best.
+
+    Judged are size and ellipticity, for whose sake the order is wanted: in the chi2 of all pixels
+    the noise of those that hardly vary over the field would weigh against every further term.
+    """
     target, weight, terms, folds = stars
+    modes = _shape_modes(mean)
     scores = []
     for order in orders:
         count, score = n_terms(order), 0.0
@@ -306,9 +320,19 @@ def _best_order(
             left_out = np.flatnonzero(folds == fold)
             if len(left_out):
                 model = _solve(sums.without(fold), mean, count)
-                score += _misfit(target, weight, terms, left_out, model)
+                score += _misfit(target, weight, terms, left_out, model, modes)
         scores.append(score)
+    if os.environ.get("DBG"): print(orders, scores)
     return orders[int(np.argmin(scores))]
+
+
+def _shape_modes(mean: np.ndarray) -> np.ndarray:
+    """How the model changes with its size and its two ellipticities, (3, size, size)."""
+    half = len(mean) // 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    light = np.maximum(mean, 0.0)
+    size = float((light * light * (x * x + y * y)).sum() / (light * light).sum())
+    return light * np.stack([x * x + y * y - size, x * x - y * y, 2 * x * y])
 
 
 @njit(cache=True)
@@ -318,17 +342,22 @@ def _misfit(
     terms: np.ndarray,
     stars: np.ndarray,
     model: np.ndarray,
+    modes: np.ndarray,
 ) -> float:
-    """Chi2 of stars against a model, outliers capped."""
+    """Chi2 of the stars' residuals along the modes, outliers capped."""
     size = target.shape[1]
     drawn = np.empty((size, size))
     total = 0.0
     for k in stars:
         evaluate(model, terms[k, : len(model)], drawn)
-        for j in range(size):
-            for i in range(size):
-                square = weight[k, j, i] * (target[k, j, i] - drawn[j, i]) ** 2
-                total += min(square, _CLIP * _CLIP)
+        for mode in modes:
+            along = square = 0.0
+            for j in range(size):
+                for i in range(size):
+                    along += weight[k, j, i] * (target[k, j, i] - drawn[j, i]) * mode[j, i]
+                    square += weight[k, j, i] * mode[j, i] ** 2
+            if square > 0:
+                total += min(along * along / square, _CLIP * _CLIP)
     return total
 
 
