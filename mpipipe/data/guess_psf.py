@@ -24,8 +24,8 @@ class GuessPsf(Psf):
     ----------
     ixx, iyy, ixy
         pixel^2, of the Gaussian that has the profile's axes and FWHM.
-    size
-        Side of the images, pixels; odd.
+    side
+        Of the images, pixels; odd.
     """
 
     kind: ClassVar[str] = "guess"
@@ -33,15 +33,15 @@ class GuessPsf(Psf):
     ixx: float
     iyy: float
     ixy: float
-    size: int
+    side: int
     radius: float
     shape: tuple[int, int]
     n_stars: int = 0
 
     def __post_init__(self) -> None:
-        if self.size % 2 == 0 or not self._determinant > 0 or not self.ixx > 0:
+        if self.side % 2 == 0 or not self._determinant > 0 or not self.ixx > 0:
             raise ValueError(
-                f"moments {self.ixx}, {self.iyy}, {self.ixy}, side {self.size} make no PSF"
+                f"moments {self.ixx}, {self.iyy}, {self.ixy}, side {self.side} make no PSF"
             )
 
     @property
@@ -52,6 +52,11 @@ class GuessPsf(Psf):
     def fwhm(self) -> float:  # type: ignore[override]
         """Of the profile, pixels."""
         return float(self._determinant**0.25 / _SIGMA_OF_FWHM)
+
+    @property
+    def size(self) -> int:
+        """Side of the images, pixels."""
+        return self.side
 
     def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""

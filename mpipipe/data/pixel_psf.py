@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mpipipe.data.polynomials import n_terms, position_terms
+from mpipipe.data import ccd_polynomial
+from mpipipe.data.ccd_polynomial import n_terms
 from mpipipe.data.psf import Psf, register
 
 
@@ -24,7 +25,7 @@ class PixelPsf(Psf):
     Attributes
     ----------
     coefficients
-        (n_terms, size, size) float64: of the terms of `position_terms`, for the image of a star in
+        (n_terms, size, size) float64: of the terms of `ccd_polynomial`, for the image of a star in
         the middle of its pixel. Their sum inside the calibration radius, itself a polynomial, is
         divided out at each position.
     """
@@ -58,7 +59,7 @@ class PixelPsf(Psf):
         from mpipipe.data.pixel_shift import circle_weights
 
         x, y = np.asarray(x, float), np.asarray(y, float)
-        terms = position_terms(x, y, self.shape, self.order)
+        terms = ccd_polynomial.terms(x, y, self.shape, self.order)
         inside = circle_weights(self.size, self.radius)
         # One long sum in a fixed order: the same bits however many positions are asked for.
         sums = (self.coefficients * inside).sum(axis=(1, 2))

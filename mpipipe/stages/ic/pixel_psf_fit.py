@@ -1,4 +1,4 @@
-"""Fit of the PSF kind ``pixel``: in every pixel a polynomial of position, by weighted least squares.
+"""Fit of the PSF kind ``pixel``: a polynomial of position in every pixel, by least squares.
 
 Each round draws the model of every star where it stands, moves the residual to the middle of the
 pixel, and fits the sum of model and moved residual over all stars, pixel by pixel (as effective
@@ -16,15 +16,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import os
 import numpy as np
 from numba import njit
 
+from mpipipe.data import ccd_polynomial
+from mpipipe.data.ccd_polynomial import n_terms
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.pixel_draw import draw_images, evaluate, shift_images
 from mpipipe.data.pixel_psf import PixelPsf
 from mpipipe.data.pixel_shift import N_TAPS, REACH, circle_weights, shift_image
-from mpipipe.data.polynomials import n_terms, position_terms
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
 from mpipipe.stages.psf_photometry import PSF_SOURCE, fit_stamps
 from mpipipe.stages.seeing import FWHM_OF_SIGMA
@@ -119,7 +119,7 @@ def _start(stars: PsfStars) -> _State:
 
 def _terms(stars: PsfStars, state: _State, order: int) -> np.ndarray:
     """Terms of position at the stars."""
-    return position_terms(stars.x, stars.y, stars.shape, order)
+    return ccd_polynomial.terms(stars.x, stars.y, stars.shape, order)
 
 
 def _refine(stars: PsfStars, state: _State) -> None:
@@ -280,9 +280,7 @@ def _mean_model(stars: PsfStars, state: _State) -> np.ndarray:
     return np.asarray((state.coefficients * mean[:, None, None]).sum(axis=0))
 
 
-def _solve(
-    equations: tuple[np.ndarray, np.ndarray], mean: np.ndarray, terms: int
-) -> np.ndarray:
+def _solve(equations: tuple[np.ndarray, np.ndarray], mean: np.ndarray, terms: int) -> np.ndarray:
     """Coefficients of the first `terms` terms, (terms, size, size), with a prior.
 
     Terms above the constant are expected to be 0 within a tenth of the mean model, the constant
@@ -322,7 +320,6 @@ def _best_order(
                 model = _solve(sums.without(fold), mean, count)
                 score += _misfit(target, weight, terms, left_out, model, modes)
         scores.append(score)
-    if os.environ.get("DBG"): print(orders, scores)
     return orders[int(np.argmin(scores))]
 
 
@@ -383,9 +380,9 @@ def _azimuthal_mean(image: np.ndarray, r: np.ndarray) -> np.ndarray:
     part = r.ravel() - low
     weight = np.bincount(low, 1 - part) + np.bincount(low + 1, part)[: low.max() + 1]
     value = image.ravel()
-    total = np.bincount(low, (1 - part) * value) + np.bincount(low + 1, part * value)[
-        : low.max() + 1
-    ]
+    total = (
+        np.bincount(low, (1 - part) * value) + np.bincount(low + 1, part * value)[: low.max() + 1]
+    )
     rings = total / np.maximum(weight, 1e-12)
     return np.interp(r, np.arange(len(rings)), rings)
 

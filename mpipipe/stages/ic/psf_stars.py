@@ -23,6 +23,7 @@ from mpipipe.stages.psf_photometry import Pixels
 _MOST_HALF = 64
 _BAD_VARIANCE = 1e30
 
+
 @dataclass(frozen=True)
 class PsfStars:
     """n stars, each in the middle of a square stamp.

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpipipe.data.polynomials import n_terms, position_terms
+from mpipipe.data import ccd_polynomial
+from mpipipe.data.ccd_polynomial import n_terms
 from mpipipe.stages.seeing import Seeing
 
 _NEVER = ("edge", "saturated", "bad", "streak", "suspect", "centroid", "shape", "aperture")
@@ -91,13 +92,11 @@ def choose_stars(
     held_out
         Share that is reserved, unless there are fewer than `few` stars.
     """
-    candidates, chosen, number = np.zeros(len(icsrc), bool), np.empty(0, np.int64), 0
-    for number, level in enumerate(_LEVELS):
-        candidates = _candidates(icsrc, level, snr)
-        rows = np.flatnonzero(candidates)
-        chosen = rows[_on_locus(icsrc[rows], seeing, shape)]
-        if len(chosen) >= level.enough:
-            break
+    number = 0
+    candidates, chosen = _choose(icsrc, seeing, shape, _LEVELS[0], snr)
+    while len(chosen) < _LEVELS[number].enough and number + 1 < len(_LEVELS):
+        number += 1
+        candidates, chosen = _choose(icsrc, seeing, shape, _LEVELS[number], snr)
     chosen = _spread(icsrc, chosen, shape, most)
     chosen = chosen[np.argsort(-icsrc["snr"][chosen], kind="stable")]
     reserved = np.zeros(len(chosen), bool)
@@ -105,6 +104,15 @@ def choose_stars(
         step = max(2, round(1 / held_out))
         reserved[step // 2 :: step] = True
     return StarChoice(candidates, chosen[~reserved], chosen[reserved], number)
+
+
+def _choose(
+    icsrc: np.ndarray, seeing: Seeing, shape: tuple[int, int], level: Level, snr: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of a level, bool, and those of them that are stars, indices."""
+    candidates = _candidates(icsrc, level, snr)
+    rows = np.flatnonzero(candidates)
+    return candidates, rows[_on_locus(icsrc[rows], seeing, shape)]
 
 
 def _candidates(icsrc: np.ndarray, level: Level, snr: float) -> np.ndarray:
@@ -163,7 +171,7 @@ def _near_surface(
     if n == 0:
         return chosen
     order = 2 if n >= 30 else 1 if n >= 12 else 0
-    terms = position_terms(rows["x"], rows["y"], shape, order)
+    terms = ccd_polynomial.terms(rows["x"], rows["y"], shape, order)
     if order == 0:
         surface = np.full(len(values), np.median(values[chosen]))
     else:
@@ -178,9 +186,7 @@ def _near_surface(
     return np.asarray(z < 3.5 * width)
 
 
-def _spread(
-    icsrc: np.ndarray, chosen: np.ndarray, shape: tuple[int, int], most: int
-) -> np.ndarray:
+def _spread(icsrc: np.ndarray, chosen: np.ndarray, shape: tuple[int, int], most: int) -> np.ndarray:
     """At most so many: the best of each cell of a grid, then the second best of each, and so on."""
     if len(chosen) <= most:
         return chosen
