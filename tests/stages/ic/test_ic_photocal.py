@@ -1,4 +1,4 @@
-"""The stage ic_photocal: bands, stars, columns, flags and metrics; BadDataError alone when it fails."""
+"""The stage ic_photocal: bands, choice of stars, columns, flags, metrics, refusals."""
 
 from __future__ import annotations
 
