@@ -158,19 +158,19 @@ def test_relative_catalogue_makes_relative_zero_points() -> None:
 
 
 def test_gaia_serves_with_a_warning() -> None:
-    case = Case(band="z", bands=("gaia_g", "bp", "rp"))
+    case = Case(band="z", bands=("gaia_g", "gaia_bp", "gaia_rp"))
     calibration = case.run()["photo_calib"]
-    assert calibration.band == "rp"
-    assert "system of its band 'rp'" in case.warnings[0]
+    assert calibration.band == "gaia_rp"
+    assert "system of its band 'gaia_rp'" in case.warnings[0]
     assert calibration.colour_term is not None
-    assert (calibration.colour_term.blue, calibration.colour_term.red) == ("bp", "rp")
+    assert (calibration.colour_term.blue, calibration.colour_term.red) == ("gaia_bp", "gaia_rp")
 
 
 @pytest.mark.parametrize(
     ("band", "bands", "expected"),
     [
         ("g", ("g", "r"), "g"),
-        ("g", ("bp", "rp"), "bp"),
+        ("g", ("gaia_bp", "gaia_rp"), "gaia_bp"),
         ("V", ("B", "V", "g"), "V"),
         ("y", ("g", "z"), "z"),
         ("N964", ("gaia_g", "N964"), "N964"),
