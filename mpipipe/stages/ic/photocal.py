@@ -103,6 +103,13 @@ class PhotocalConfig(StageConfig):
     )
 
 
+def fallback(
+    config: PhotocalConfig, *, icSrc: np.ndarray, icMatch: np.ndarray, **needs: object
+) -> Mapping[str, Any]:
+    """No zero point; calibrated fluxes stay NaN."""
+    return {"photo_calib": None, "icSrc": icSrc, "icMatch": icMatch}
+
+
 @stage(
     "ic.photocal",
     needs=(
@@ -110,6 +117,7 @@ class PhotocalConfig(StageConfig):
     ),
     adds=("photo_calib", "icSrc", "icMatch"),
     config=PhotocalConfig,
+    fallback=fallback,
 )  # fmt: skip
 def photocal(
     config: PhotocalConfig,

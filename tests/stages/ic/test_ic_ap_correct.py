@@ -211,3 +211,7 @@ def test_stage_without_stars_warns() -> None:
     )
     assert made["aperture_correction"].is_simplified
     assert "too few" in warnings[0]
+    given = {"psf": RoundPsf(), "icSrc": ICSRC.empty(), "sdqa": Sdqa(), "warnings": warnings}
+    assert ap_correct.fallback is not None
+    made = ap_correct.fallback(ApCorrectConfig(), **given)
+    assert made["aperture_correction"].at(0.0, 0.0)[0] == 1.0

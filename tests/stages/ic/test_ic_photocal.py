@@ -24,6 +24,7 @@ from mpipipe.stages.ic.photocal import (
     rows_of_ids,
     sound_stars,
 )
+from mpipipe.stages.stage import run_chain
 
 SHAPE = (100, 110)
 ZERO_POINT = 30.0
@@ -254,3 +255,25 @@ def test_unknown_errors_of_the_catalogue() -> None:
     calibration = case.run()["photo_calib"]
     assert calibration.n_stars > 50
     assert calibration.error == pytest.approx(0.03 / np.sqrt(calibration.n_stars), rel=0.1)
+
+
+def test_fallback_keeps_what_there_is() -> None:
+    """Run as a chain runs it: no zero point, no calibrated flux, the matches stay."""
+    case = Case()
+    case.matches = case.matches[:2]
+    clipboard = {
+        "calexp": case.calexp,
+        "icSrc": case.rows,
+        "icMatch": case.matches,
+        "aperture_correction": case.correction,
+        "reference": case.reference,
+        "sdqa": case.sdqa,
+        "warnings": case.warnings,
+    }
+    failed: list[str] = []
+    made = run_chain(
+        (photocal,), {}, clipboard, failed=lambda step, error: failed.append(str(error))
+    )
+    assert made["photo_calib"] is None and len(made["icMatch"]) == 2
+    assert np.isnan(made["icSrc"]["psfFlux"]).all()
+    assert "too few" in failed[0]
