@@ -6,9 +6,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpipipe.data.polynomials import n_terms, position_terms
-
 MAX_ORDER = 2
+
+
+def n_terms(order: int) -> int:
+    """How many coefficients a polynomial of this order has."""
+    return (order + 1) * (order + 2) // 2
+
+
+def terms(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
+    """The terms 1, u, v, u^2, u v, v^2 up to `order` at pixel positions.
+
+    u and v go from -1 at the first pixel to 1 at the last, so that coefficients are in the unit
+    of the value.
+
+    Parameters
+    ----------
+    x, y
+        (n,) pixels, zero based.
+    shape
+        (ny, nx) of the CCD.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, `n_terms(order)`) float64.
+    """
+    ny, nx = shape
+    u = 2.0 * np.asarray(x, float) / max(nx - 1, 1) - 1.0
+    v = 2.0 * np.asarray(y, float) / max(ny - 1, 1) - 1.0
+    powers = [u ** (total - q) * v**q for total in range(order + 1) for q in range(total + 1)]
+    return np.stack(powers, axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +46,7 @@ class CcdPolynomial:
     Attributes
     ----------
     coefficients
-        (n,) float64, of `position_terms`, in the unit of the value; n is 1, 3 or 6.
+        (n,) float64, of `terms`; n is 1, 3 or 6.
     covariance
         (n, n) float64, of the coefficients.
     shape
@@ -49,10 +77,9 @@ class CcdPolynomial:
     def at(self, x: np.ndarray | float, y: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Value and standard error at pixel positions (arrays of one shape, or numbers)."""
         x, y = np.broadcast_arrays(x, y)
-        design = position_terms(x.ravel(), y.ravel(), self.shape, self.order)
-        variance = ((design @ self.covariance) * design).sum(axis=1)
-        value, error = design @ self.coefficients, np.sqrt(np.maximum(variance, 0.0))
-        return value.reshape(x.shape), error.reshape(x.shape)
+        design = terms(x, y, self.shape, self.order)
+        variance = ((design @ self.covariance) * design).sum(axis=-1)
+        return design @ self.coefficients, np.sqrt(np.maximum(variance, 0.0))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that it consists of, by name; see `from_arrays`."""

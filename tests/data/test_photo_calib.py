@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpipipe.data.aperture_correction import ApertureCorrection
-from mpipipe.data.ccd_polynomial import CcdPolynomial
+from mpipipe.data.ccd_polynomial import CcdPolynomial, n_terms, terms
 from mpipipe.data.photo_calib import ColourTerm, PhotoCalib
-from mpipipe.data.polynomials import n_terms, position_terms
 
 SHAPE = (2000, 2048)
 
@@ -35,7 +34,7 @@ def test_polynomial_error_is_that_of_its_coefficients() -> None:
     x, y = np.array([0.0, 2047.0, 300.0]), np.array([0.0, 1999.0, 1500.0])
     value, error = polynomial.at(x, y)
     drawn = rng.multivariate_normal(polynomial.coefficients, covariance, 20000)
-    values = drawn @ position_terms(x, y, SHAPE, 2).T
+    values = drawn @ terms(x, y, SHAPE, 2).T
     np.testing.assert_allclose(values.mean(axis=0), value, atol=1e-3)
     np.testing.assert_allclose(values.std(axis=0), error, rtol=0.03)
 

@@ -21,8 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from mpipipe.data.aperture_correction import ApertureCorrection
-from mpipipe.data.ccd_polynomial import MAX_ORDER, CcdPolynomial
-from mpipipe.data.polynomials import n_terms, position_terms
+from mpipipe.data.ccd_polynomial import MAX_ORDER, CcdPolynomial, n_terms, terms
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.stages.ic.robust_fit import MAD_TO_SIGMA, LinearFit, least_squares, robust_fit
@@ -218,7 +217,7 @@ class _Ratios:
         sky_variance = np.median(np.maximum(aperture[1] ** 2 - aperture[0], 0.0))
         # A residual common to all pixels adds up over the area, noise over its root.
         sky_error = max(config.sky_residual * float(np.sqrt(sky_variance * area)), 1e-3)
-        polynomial = position_terms(position[0], position[1], shape, config.order)
+        polynomial = terms(position[0], position[1], shape, config.order)
         return cls(
             np.column_stack([polynomial, 1.0 / flux]),
             np.asarray(aperture[0], float) / flux,

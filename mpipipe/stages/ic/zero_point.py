@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpipipe.data.ccd_polynomial import CcdPolynomial
+from mpipipe.data.ccd_polynomial import CcdPolynomial, terms
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.photo_calib import ColourTerm
-from mpipipe.data.polynomials import position_terms
 from mpipipe.stages.ic.robust_fit import MAD_TO_SIGMA, LinearFit, robust_fit
 
 LEAST_STARS = 3
@@ -131,7 +130,7 @@ def fit_zero_point(
     if term is not None and colour is not None:
         off_pivot = colour[known] - term.pivot
         values = values - term.coefficient * off_pivot
-    places = position_terms(position[0][known], position[1][known], shape, 1)
+    places = terms(position[0][known], position[1][known], shape, 1)
     problem = _Differences(places, values, variance[known], off_pivot, options)
     fit, n, has_change = problem.fit_significant()
     _check(fit, options)
