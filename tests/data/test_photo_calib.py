@@ -39,13 +39,6 @@ def test_polynomial_error_is_that_of_its_coefficients() -> None:
     np.testing.assert_allclose(values.std(axis=0), error, rtol=0.03)
 
 
-def test_terms_are_one_at_the_edges() -> None:
-    """u and v run from -1 at the first pixel's centre to 1 at the last one's."""
-    u, v = terms(np.array([0, 2047]), np.array([1999, 0]), SHAPE, 1)[:, 1:].T
-    np.testing.assert_array_equal(u, [-1, 1])
-    np.testing.assert_array_equal(v, [1, -1])
-
-
 def test_aperture_correction_multiplies_and_adds_its_error() -> None:
     correction = ApertureCorrection(CcdPolynomial.constant(1.02, 0.01, SHAPE), 12, False)
     flux, error = correction.apply(np.array([1000.0, np.nan]), np.array([5.0, 1.0]), 3.0, 4.0)

@@ -86,11 +86,20 @@ class CorrectionFit:
     scatter: float
 
 
+def fallback(
+    config: ApCorrectConfig, *, psf: Psf, icSrc: np.ndarray, sdqa: Sdqa, warnings: list[str]
+) -> Mapping[str, Any]:
+    """A factor of 1, with an error."""
+    unknown = ApertureCorrection.unknown(config.unknown_error, psf.shape)
+    return {"aperture_correction": unknown, "icSrc": icSrc}
+
+
 @stage(
     "ic.apCorrect",
     needs=("psf", "icSrc", "sdqa", "warnings"),
     adds=("aperture_correction", "icSrc"),
     config=ApCorrectConfig,
+    fallback=fallback,
 )
 def ap_correct(
     config: ApCorrectConfig, *, psf: Psf, icSrc: np.ndarray, sdqa: Sdqa, warnings: list[str]

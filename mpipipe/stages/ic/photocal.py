@@ -19,20 +19,25 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.photo_calib import MAG_PER_RELATIVE, ColourTerm, PhotoCalib
 from mpipipe.data.refcat import ReferenceStars
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.ic.zero_point import ZeroPointFit, ZeroPointOptions, fit_zero_point
+from mpipipe.stages.ic.zero_point import (
+    COLOUR_STARS,
+    ZeroPointFit,
+    ZeroPointOptions,
+    fit_zero_point,
+)
 from mpipipe.stages.stage import StageConfig, stage
 
 REFERENCE_BANDS: Mapping[str, tuple[str, ...]] = {
-    "u": ("u", "bp"),
-    "g": ("g", "bp"),
+    "u": ("u", "gaia_bp"),
+    "g": ("g", "gaia_bp"),
     "r": ("r", "gaia_g"),
-    "i": ("i", "rp"),
-    "z": ("z", "rp"),
-    "y": ("y", "z", "rp"),
-    "B": ("B", "g", "bp"),
+    "i": ("i", "gaia_rp"),
+    "z": ("z", "gaia_rp"),
+    "y": ("y", "z", "gaia_rp"),
+    "B": ("B", "g", "gaia_bp"),
     "V": ("V", "g", "gaia_g"),
     "R": ("R", "r", "gaia_g"),
-    "I": ("I", "i", "rp"),
+    "I": ("I", "i", "gaia_rp"),
 }
 """Band of an exposure to bands of a catalogue that serve it, the best first."""
 
@@ -41,12 +46,16 @@ _ANY_BAND = ("gaia_g", "r")
 
 COLOUR_TERMS: Mapping[str, tuple[float, str, str, float]] = {
     **dict.fromkeys("ugrizy", (0.0, "g", "i", 1.0)),
-    **dict.fromkeys(("bp", "gaia_g", "rp"), (0.0, "bp", "rp", 0.5)),
+    **dict.fromkeys(("gaia_bp", "gaia_g", "gaia_rp"), (0.0, "gaia_bp", "gaia_rp", 0.5)),
 }
 """Band of the catalogue to (coefficient, blue band, red band, pivot colour)."""
 
 _UNKNOWN_COLOUR_TERM = 0.03
-"""Error of a colour term of 0 that nobody has given, mag/mag."""
+_UNKNOWN_OF_OTHER_BAND = 0.3
+"""Error of a colour term of 0 that nobody has given, mag/mag: in the band itself, and in another
+band that serves."""
+_COLOUR_STARS_OF_OTHER_BAND = 20
+"""Stars from which such a colour term is fitted: any is better than none."""
 
 _NEVER = ("saturated", "bad", "streak", "centroid", "psfFlux")
 _DOUBTFUL = ("edge", "cr", "interpolated", "suspect", "crowded")
@@ -94,6 +103,13 @@ class PhotocalConfig(StageConfig):
     )
 
 
+def fallback(
+    config: PhotocalConfig, *, icSrc: np.ndarray, icMatch: np.ndarray, **needs: object
+) -> Mapping[str, Any]:
+    """No zero point; calibrated fluxes stay NaN."""
+    return {"photo_calib": None, "icSrc": icSrc, "icMatch": icMatch}
+
+
 @stage(
     "ic.photocal",
     needs=(
@@ -101,6 +117,7 @@ class PhotocalConfig(StageConfig):
     ),
     adds=("photo_calib", "icSrc", "icMatch"),
     config=PhotocalConfig,
+    fallback=fallback,
 )  # fmt: skip
 def photocal(
     config: PhotocalConfig,
@@ -117,7 +134,8 @@ def photocal(
     if reference is None:
         raise BadDataError("there is no reference catalogue to take magnitudes from")
     band = reference_band(calexp.info.band, reference, config)
-    if band != calexp.info.band:
+    is_other = band != calexp.info.band
+    if is_other:
         warnings.append(
             f"reference catalogue {reference.name!r} has no band {calexp.info.band!r}: the zero "
             f"point is in the system of its band {band!r}"
@@ -125,7 +143,7 @@ def photocal(
     rows, matches = icSrc.copy(), icMatch.copy()
     sources = rows_of_ids(rows["id"], matches["id"])
     stars = rows[sources]
-    term = colour_term(band, reference, config)
+    term = colour_term(band, reference, config, is_other=is_other)
     fill_magnitudes(matches, reference, band, term)
     fit = _fit(stars, matches, aperture_correction, term, calexp.shape, config)
     calibration = PhotoCalib(
@@ -166,8 +184,12 @@ def reference_band(band: str, reference: ReferenceStars, config: PhotocalConfig)
     )
 
 
-def colour_term(band: str, reference: ReferenceStars, config: PhotocalConfig) -> ColourTerm | None:
+def colour_term(
+    band: str, reference: ReferenceStars, config: PhotocalConfig, *, is_other: bool = False
+) -> ColourTerm | None:
     """What is known beforehand of the colour term; None where the catalogue lacks its bands.
+
+    `is_other` says that the band is another than the exposure's.
 
     Raises
     ------
@@ -181,7 +203,8 @@ def colour_term(band: str, reference: ReferenceStars, config: PhotocalConfig) ->
     coefficient, blue, red, pivot = numbers
     lacking = [name for name in (blue, red) if name not in reference.bands]
     if not lacking:
-        error = config.colour_term_error if configured else _UNKNOWN_COLOUR_TERM
+        unknown = _UNKNOWN_OF_OTHER_BAND if is_other else _UNKNOWN_COLOUR_TERM
+        error = config.colour_term_error if configured else unknown
         return ColourTerm(coefficient, blue, red, pivot, error)
     if configured:
         raise BadDataError(
@@ -250,9 +273,11 @@ def _fit(
     error = matches["refMagErr"].astype(float)
     error = np.where(error > 0, error, config.unknown_error)
     factor, _ = correction.at(stars["x"], stars["y"])
+    uncertain = term is not None and term.error >= _UNKNOWN_OF_OTHER_BAND
     options = ZeroPointOptions(
         config.fit_gradient,
         config.fit_colour_term,
+        _COLOUR_STARS_OF_OTHER_BAND if uncertain else COLOUR_STARS,
         config.significance,
         config.clip,
         config.max_scatter,

@@ -20,8 +20,8 @@ from mpipipe.stages.ic.robust_fit import MAD_TO_SIGMA, LinearFit, robust_fit
 LEAST_STARS = 3
 GRADIENT_STARS = 20
 COLOUR_STARS = 100
-"""Stars that a zero point, a gradient, a colour term need. A colour term fitted to 8 stars costs
-60 mmag, one that is held 9."""
+"""Stars that a zero point, a gradient, a change of a colour term need. A colour term fitted to 8
+stars costs 60 mmag, one that is held 9."""
 
 _GRADIENT_PRIOR = 1.0
 _COLOUR_PRIOR = 1.0
@@ -36,6 +36,8 @@ class ZeroPointOptions:
     ----------
     fit_gradient, fit_colour_term
         Whether these are looked for at all.
+    colour_stars
+        Stars that a change of the colour term needs.
     significance
         Chance at which a term counts as significant.
     clip
@@ -46,6 +48,7 @@ class ZeroPointOptions:
 
     fit_gradient: bool = True
     fit_colour_term: bool = True
+    colour_stars: int = COLOUR_STARS
     significance: float = 1e-3
     clip: float = 3.5
     max_scatter: float = 0.3
@@ -192,7 +195,7 @@ class _Differences:
         whether the last coefficient is a change of the colour term."""
         n_stars, options = len(self.values), self.options
         gradient = options.fit_gradient and n_stars >= GRADIENT_STARS
-        enough = options.fit_colour_term and n_stars >= COLOUR_STARS
+        enough = options.fit_colour_term and n_stars >= options.colour_stars
         change = enough and self.off_pivot is not None
         fit = self._fit(gradient, change)
         n = 3 if gradient else 1
