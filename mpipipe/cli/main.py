@@ -21,6 +21,7 @@ from mpipipe.cli import (
     doctor,
     logs,
     plan,
+    refcat,
     run,
     show,
     simulate,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(camera.app, name="camera")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(config.app, name="config")
+app.add_typer(refcat.app, name="refcat")
 app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.command()(calibs.calibs)

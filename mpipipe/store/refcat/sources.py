@@ -280,7 +280,9 @@ class TextSource(Source):
 
     def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
         try:
-            yield from stream
+            # Not `yield from`, which would close the stream together with this generator.
+            while line := stream.readline():
+                yield line
         except (OSError, EOFError, zlib.error) as error:
             raise self.damaged(error) from error
 

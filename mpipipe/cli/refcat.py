@@ -1,0 +1,214 @@
+"""`mpipipe refcat`: reference catalogues out of star catalogues, and what is in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpipipe.cli.options import JsonOption, QuietOption
+
+if TYPE_CHECKING:
+    from mpipipe.data.refcat import ReferenceStars
+    from mpipipe.store.refcat.index import Index
+    from mpipipe.store.refcat.ingest import Ingest
+
+app = typer.Typer(help="Make reference catalogues, and look at them.", no_args_is_help=True)
+
+
+@app.command()
+def ingest(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="FITS, Parquet, CSV, ECSV or VOTable files of stars, or folders of such files.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="REFCAT", help="Folder to make.")
+    ],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="OURS=THEIRS[:UNIT][+OFFSET]",
+            help="What a column of the files is, e.g. ra=RAJ2000, mag_r=rmag.",
+        ),
+    ] = None,
+    epoch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="YEAR|MJD", help="Epoch of the positions, if no column of the files tells."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the catalogue; left out: that of the folder.")
+    ] = None,
+    relative: Annotated[
+        bool,
+        typer.Option("--relative", help="Positions and zero points are not absolute."),
+    ] = False,
+    max_rows: Annotated[int, typer.Option(help="Stars of a shard, at most.", min=1)] = 100_000,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a reference catalogue of stars, cut by place on the sky, for --refcat of run.
+
+    Columns are recognised by the names that they have in Gaia's archive, at VizieR and in
+    Pan-STARRS; --column tells others. Ours are id, ra, dec (deg, ICRS), ra_error, dec_error (mas),
+    pm_ra (with cos(dec)), pm_dec and their errors (mas/yr), parallax (mas), epoch (Julian year, JD
+    or MJD), and mag_BAND and mag_BAND_error (AB) for any band. Units are those that the file
+    tells, or follow the column after a colon (deg, hourangle, rad, mas, arcsec); a number with a
+    sign is added. Gaia's magnitudes become mag_gaia_g, mag_gaia_bp and mag_gaia_rp, brought from
+    Vega to AB by +0.1137, +0.0154 and +0.3561 mag (DR3).
+
+    Any number of stars will do: memory is bounded, and a task of a run reads the shards that its
+    field touches. Nothing half-made stays after an interrupt.
+
+    \b
+    Examples:
+      mpipipe refcat ingest gaia.csv -o REFCAT
+      mpipipe refcat ingest SIM/refcat -o REFCAT --name simulated
+      mpipipe refcat ingest stars.fits -o REFCAT --column ra=RAJ2000 --column dec=DEJ2000 \\
+          --column mag_r=rmag+0.02 --epoch 2000.0
+      mpipipe refcat ingest stars.csv -o REFCAT --column ra=RA:hourangle --column dec=Dec
+    """
+    from mpipipe.store.refcat.columns import Wish, epoch_mjd
+    from mpipipe.store.refcat.ingest import Ingest
+
+    wishes = [Wish.parse(text) for text in column or ()]
+    mjd = float("nan") if epoch is None else epoch_mjd(epoch)
+    work = Ingest(files, wishes, mjd)
+    began = time.monotonic()
+    index = work.write(
+        output,
+        name or output.absolute().name,
+        is_absolute=not relative,
+        max_rows=max_rows,
+        watch=None if quiet or as_json else _Watch(),
+    )
+    seconds = time.monotonic() - began
+    if as_json:
+        typer.echo(json.dumps({"refcat": str(output), **_facts(index), "seconds": seconds}))
+    else:
+        _report(index, work, output)
+
+
+def _report(index: Index, work: Ingest, output: Path) -> None:
+    typer.echo(f"{index.n_rows} stars in {len(index.shards)} shards in {output}")
+    if work.n_unplaced:
+        typer.echo(f"left out: {work.n_unplaced} rows without a position")
+    if n_twice := index.made["duplicates_left_out"]:
+        typer.echo(f"left out: {n_twice} rows that stand twice, by their ids")
+    for note in work.notes:
+        typer.echo(f"note: {note}")
+
+
+class _Watch:
+    """Shows how far an ingest is, with the time that is left, on standard error."""
+
+    def __init__(self) -> None:
+        self._is_live = sys.stderr.isatty()
+        self._every_s = 0.5 if self._is_live else 10.0
+        self._step = ""
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, step: str, share: float, n_rows: int) -> None:
+        from mpipipe.parallel.progress import format_seconds
+
+        now = time.monotonic()
+        if step != self._step:
+            self._step, self._began = step, now
+        if now - self._told < self._every_s and not (self._is_live and share >= 1.0):
+            return
+        self._told = now
+        left = (now - self._began) * (1.0 - share) / max(share, 1e-6)
+        line = f"{step}: {100.0 * share:.0f} %, {n_rows} stars, {format_seconds(left)} left"
+        end = "\n" if not self._is_live or share >= 1.0 else ""
+        start = "\r\x1b[K" if self._is_live else ""
+        print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
+
+
+@app.command()
+def show(
+    refcat: Annotated[Path, typer.Argument(metavar="REFCAT", help="Reference catalogue.")],
+    cone: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="RA DEC RADIUS", help="Show the stars of a cone (degrees)."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what is in a reference catalogue, and which stars are in a cone.
+
+    \b
+    Examples:
+      mpipipe refcat show REFCAT
+      mpipipe refcat show REFCAT --cone 150.1 2.2 0.05
+    """
+    from mpipipe.store.refcat.index import read_index
+    from mpipipe.store.refcat.reading import read_reference
+
+    index = read_index(refcat)
+    if cone is None:
+        if as_json:
+            typer.echo(json.dumps(_facts(index)))
+        else:
+            _print(index)
+        return
+    stars, checksums = read_reference(refcat, *cone)
+    if as_json:
+        names = stars.rows.dtype.names or ()
+        columns = {name: stars.rows[name].tolist() for name in names}
+        none = {name: [None if v != v else v for v in values] for name, values in columns.items()}
+        typer.echo(json.dumps({"shards": [str(path) for path in checksums], "stars": none}))
+    else:
+        _print_stars(stars, len(checksums))
+
+
+def _facts(index: Index) -> dict[str, object]:
+    return {
+        "name": index.name,
+        "stars": index.n_rows,
+        "bands": list(index.bands),
+        "is_absolute": index.is_absolute,
+        "shards": len(index.shards),
+        "made": dict(index.made),
+    }
+
+
+def _print(index: Index) -> None:
+    kind = "" if index.is_absolute else ", relative: positions and zero points are not absolute"
+    typer.echo(f"{index.name}: {index.n_rows} stars{kind}")
+    typer.echo(f"bands: {', '.join(index.bands) or 'none'}")
+    orders = sorted(Counter(index.shards.order.tolist()).items())
+    listed = ", ".join(f"{number} of order {order}" for order, number in orders)
+    typer.echo(f"shards (HEALPix, nested): {listed}")
+    for source in index.made.get("sources", ()):
+        typer.echo(f"from {source['file']}: {source['n_rows']} rows")
+        typer.echo("  " + ", ".join(f"{ours}={text}" for ours, text in source["columns"].items()))
+    for note in index.made.get("notes", ()):
+        typer.echo(f"note: {note}")
+
+
+def _print_stars(stars: ReferenceStars, n_shards: int) -> None:
+    """The brightest stars in the first band, and how many there are."""
+    import numpy as np
+
+    typer.echo(f"{stars.name}: {len(stars)} stars, in {n_shards} shards")
+    rows = stars.rows
+    if stars.bands:
+        rows = rows[np.argsort(rows[f"mag_{stars.bands[0]}"], kind="stable")]
+    if len(rows):
+        bands = "".join(f"{band:>10}" for band in stars.bands)
+        typer.echo(f"{'id':>20} {'ra':>12} {'dec':>12}{bands}")
+    for row in rows[:20]:
+        magnitudes = "".join(f"{row[f'mag_{band}']:10.3f}" for band in stars.bands)
+        typer.echo(f"{row['id']:20d} {row['ra']:12.7f} {row['dec']:12.7f}{magnitudes}")
+    if len(rows) > 20:
+        typer.echo(f"... and {len(rows) - 20} fainter ones (--json lists all)")
