@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpipipe.data.photo_calib import PhotoCalib
 from mpipipe.data.raw import FrameInfo
 from mpipipe.data.sections import Section
+from mpipipe.data.wcs_solution import WcsSolution
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -112,7 +114,14 @@ class Exposure:
     gain, read_noise
         Channel name to electrons per ADU and electrons.
     wcs
-        astropy WCS (zero-based pixels: use the `0` origin), or None.
+        astropy WCS (zero-based pixels: use the `0` origin), or None. The raw header's, until image
+        characterization has found a better one.
+    astrometry
+        Where a WCS was found on reference stars: how, and how good it is; `wcs` is its.
+    initial_wcs
+        The raw header's WCS, where `astrometry` has replaced it.
+    photo_calib
+        Zero point, where one was found.
     n_snaps
         How many snaps are summed in it.
     applied
@@ -128,6 +137,9 @@ class Exposure:
     gain: dict[str, float] = field(default_factory=dict)
     read_noise: dict[str, float] = field(default_factory=dict)
     wcs: WCS | None = None
+    astrometry: WcsSolution | None = None
+    initial_wcs: WCS | None = None
+    photo_calib: PhotoCalib | None = None
     n_snaps: int = 1
     applied: dict[str, str] = field(default_factory=dict)
 

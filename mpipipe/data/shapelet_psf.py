@@ -27,9 +27,7 @@ _LARGEST_RADIUS = 1000.0
 """Limits of what a file may ask for."""
 
 
-def position_terms(
-    x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int
-) -> np.ndarray:
+def position_terms(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
     """Monomials of position, the exposure scaled to -1 .. 1 on both axes.
 
     Positions outside the exposure take the value of the nearest position inside.

@@ -1,9 +1,12 @@
-"""The task of the phase `calibrate`: one visit and CCD, raw channels to calexp and src.
+"""The task of the phase `calibrate`: one visit and CCD, raw channels to calexp, PSF and src.
 
 Each snap goes through isr and ca, all snaps together through cs. The calexp is then brought into
-the form in which it is stored, and sfm works on that: so its sources can be measured again later,
-with other options, and come out as if all had been done at once. A snap that can not be used is
-left out and the task ends as partial; a task without any usable snap has bad data.
+the form in which it is stored, and ic and sfm work on that: so it can be characterized and its
+sources measured again later, with other options, and come out as if all had been done at once.
+
+A snap that can not be used is left out and the task ends as partial; so it does when a stage of ic
+can not do its job (too few stars, a wrong field), and what that stage makes is absent. A task
+without any usable snap has bad data.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from mpipipe.data.sdqa import Sdqa
 from mpipipe.run.basis import versions
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.context import Earlier, RunContext, TaskResultTables
+from mpipipe.run.failures import Failures
 from mpipipe.run.pipelines import ON_CALEXP, PER_SNAP, PER_VISIT
+from mpipipe.run.reference import reference_for
 from mpipipe.run.tables import sdqa_rows
 from mpipipe.run.task import Task
 from mpipipe.stages.stage import Clipboard, run_chain
 from mpipipe.store import images, raw
 from mpipipe.store.checksums import sha256_file
+from mpipipe.store.psf import write_psf
 
 
 @dataclass
@@ -75,34 +81,61 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     if image is None:
         result = TaskResultTables()
         image = _make_image(task, context, result)
-    sdqa, warnings = Sdqa(), list(image.warnings)
-    clipboard: Clipboard = {
-        "calexp": image.calexp.exposure,
-        "background": image.background,
-        "sdqa": sdqa,
-        "warnings": warnings,
-    }
-    run_chain(ON_CALEXP, context.stage_configs, clipboard, **context.hooks())
+    failures = Failures()
+    clipboard = _measure(context, image, result, failures)
     context.enter("output")
-    measured = sdqa_rows(sdqa, task.visit, task.ccd, task.band)
+    measured = sdqa_rows(clipboard["sdqa"], task.visit, task.ccd, task.band)
     result.tables = {
         "src": clipboard["src"],
+        "icSrc": clipboard["icSrc"],
+        "icMatch": clipboard["icMatch"],
         "snapsrc": image.snap_sources,
         "sdqa": np.concatenate([image.sdqa, measured]),
         "image": np.array([(len(image.warnings), image.n_snaps)], dtype=_NOTES),
     }
+    provenance = image.provenance | {
+        "configuration sources": context.basis.options_digest("sources")
+    }
     path = context.layout.image("calexp", task.visit, task.ccd)
-    sources = {"configuration sources": context.basis.options_digest("sources")}
-    digest = image.calexp.write(path, image.provenance | sources)
-    result.add_product("calexp", path, digest, context.layout)
-    warnings = list(dict.fromkeys(warnings))
-    partial = image.n_snaps < task.n_expected_snaps or bool(task.problems)
+    result.add_product("calexp", path, image.calexp.write(path, provenance), context.layout)
+    path = context.layout.image("psf", task.visit, task.ccd)
+    info = image.calexp.exposure.info
+    digest = write_psf(
+        path, clipboard["psf"], clipboard["aperture_correction"], info, provenance=provenance
+    )
+    result.add_product("psf", path, digest, context.layout)
+    warnings = tuple(dict.fromkeys(clipboard["warnings"]))
+    reasons = failures.reasons
+    if image.n_snaps < task.n_expected_snaps or task.problems:
+        reasons = (*reasons, *warnings)
     result.outcome = Outcome(
-        OutcomeKind.PARTIAL if partial else OutcomeKind.DONE,
-        reason="; ".join(warnings) if partial else "",
-        warnings=tuple(warnings),
+        OutcomeKind.PARTIAL if reasons else OutcomeKind.DONE,
+        reason="; ".join(reasons),
+        stage=failures.first_stage,
+        traceback=failures.tracebacks,
+        warnings=warnings,
     )
     return result
+
+
+def _measure(
+    context: RunContext, image: _Image, result: TaskResultTables, failures: Failures
+) -> Clipboard:
+    """ic and sfm on the calexp as it is stored."""
+    calexp = image.calexp.exposure
+    scale = context.camera.pixel_scale * calexp.info.binning[0]
+    context.enter("reference")
+    clipboard: Clipboard = {
+        "calexp": calexp,
+        "background": image.background,
+        "pixel_scale": scale,
+        "reference": reference_for(calexp, scale, context, result, failures),
+        "sdqa": Sdqa(),
+        "warnings": list(image.warnings),
+    }
+    return run_chain(
+        ON_CALEXP, context.stage_configs, clipboard, failed=failures.note, **context.hooks()
+    )
 
 
 def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _Image:
@@ -159,10 +192,11 @@ def _earlier_image(
     calexp = images.read_settled(layout.inside(products["calexp"].path))
     background = images.read_background(layout.inside(products["bkgd"].path))
     calexp.exposure.mask &= DTYPE(~bits(*DETECTIONS))
-    result.take_over(tables, but="calexp", outside=context.refcat)
+    result.take_over(tables, but=("calexp", "psf"), outside=context.refcat)
     provenance = dict(calexp.provenance)
     provenance.pop("configuration sources", None)
-    of_sources = np.char.startswith(tables["sdqa"]["metric"], b"sfm.")
+    metrics = tables["sdqa"]["metric"]
+    of_sources = np.char.startswith(metrics, b"ic.") | np.char.startswith(metrics, b"sfm.")
     notes = tables["image"][0]
     return _Image(
         calexp,

@@ -73,19 +73,19 @@ class TaskResultTables:
         self._inputs[str(path)] = (found.st_size, found.st_mtime_ns, sha256.encode())
 
     def take_over(
-        self, tables: Mapping[str, np.ndarray], but: str, outside: Path | None = None
+        self, tables: Mapping[str, np.ndarray], but: tuple[str, ...], outside: Path | None = None
     ) -> None:
         """Record the files of an earlier attempt as this one's.
 
         Parameters
         ----------
         but
-            Kind of the products that are left out.
+            Kinds of products that are left out.
         outside
             Folder whose inputs are left out: they will be read again.
         """
-        rows = tables["products"]
-        self._products += [tuple(row) for row in rows[rows["kind"] != but.encode()].tolist()]
+        kept = ~np.isin(tables["products"]["kind"], [kind.encode() for kind in but])
+        self._products += [tuple(row) for row in tables["products"][kept].tolist()]
         paths = [os.fsdecode(path) for path in tables["input_paths"]]
         inputs = zip(paths, map(tuple, tables["inputs"].tolist()), strict=True)
         self._inputs |= {

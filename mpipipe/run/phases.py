@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mpipipe.data.icsrc import ICMATCH, ICSRC
 from mpipipe.data.schema import SDQA, Schema
 from mpipipe.data.src import SNAP_SOURCE, SRC
 from mpipipe.run import masters
@@ -39,5 +40,7 @@ PHASES: Mapping[str, Phase] = {
     "flat": Phase(masters.flat, (SDQA,), "master flat"),
     "normalise": Phase(masters.normalise, (SDQA,), "flats normalised over the camera"),
     "defects": Phase(masters.defects, (SDQA,), "defects"),
-    "calibrate": Phase(calibrate, (SRC, SNAP_SOURCE, SDQA), "isr, ca, cs and sfm"),
+    "calibrate": Phase(
+        calibrate, (SRC, ICSRC, ICMATCH, SNAP_SOURCE, SDQA), "isr, ca, cs, ic and sfm"
+    ),
 }

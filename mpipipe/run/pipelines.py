@@ -30,7 +30,7 @@ point and src."""
 
 GIVEN_PER_SNAP = ("raw", "masters", "corrections", "sdqa", "warnings")
 GIVEN_PER_VISIT = ("exposures", "pixel_scale", "sdqa", "warnings")
-GIVEN_ON_CALEXP = ("calexp", "background", "sdqa", "warnings")
+GIVEN_ON_CALEXP = ("calexp", "background", "pixel_scale", "reference", "sdqa", "warnings")
 
 
 def check_pipelines(disabled: Iterable[str] = ()) -> None:

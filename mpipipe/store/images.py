@@ -1,8 +1,10 @@
 """Image products: exposures and backgrounds as FITS, written whole or not at all.
 
 An exposure is three image extensions, IMAGE, MASK and VARIANCE, each with the WCS, so that DS9
-and astropy show it as it is, and a table PROVENANCE with the checksum of every input. Headers
-hold only what follows from the content: no time, host or rank of the run that wrote them.
+and astropy show it as it is, and a table PROVENANCE with the checksum of every input. Where a WCS
+was found on reference stars, the extension INITIAL_WCS keeps the raw header's, from which it can be
+found again; its quality and the zero point stand in the primary header. Headers hold only what
+follows from the content: no time, host or rank of the run that wrote them.
 
 Storing an exposure may round its pixels (`settle`), and catalogues are made of the pixels that
 readers of the file will find, so that they can be made again from it.
@@ -22,6 +24,7 @@ from mpipipe.data import mask as mask_planes
 from mpipipe.data.background import Background
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import ChannelStack, Exposure
+from mpipipe.data.photo_calib import PhotoCalib
 from mpipipe.data.raw import FrameInfo
 from mpipipe.data.sections import Section
 from mpipipe.store.fits import (
@@ -30,9 +33,13 @@ from mpipipe.store.fits import (
     write_bytes_atomically,
     write_fits_atomically,
 )
+from mpipipe.store.solution_cards import read_astrometry, replace_solution, replace_wcs
 
 if TYPE_CHECKING:
     from astropy.io import fits
+    from astropy.wcs import WCS
+
+_INITIAL = "INITIAL_WCS"
 
 Compression = Literal["quantized", "none"]
 
@@ -44,7 +51,8 @@ class SettledExposure:
     Attributes
     ----------
     exposure
-        With the pixels, header values and WCS that the file gives back.
+        With the pixels and header values that the file gives back, and the raw header's WCS until
+        another is set.
     provenance
         What is known of where it comes from: the rows of PROVENANCE.
     """
@@ -68,14 +76,22 @@ class SettledExposure:
         """
         from astropy.io import fits
 
-        header = _wcs_header(self.exposure)
+        exposure = self.exposure
+        initial = _header_of(exposure.wcs if exposure.astrometry is None else exposure.initial_wcs)
+        wcs = _wcs_header(exposure)
+        planes = wcs.copy()
         for key, bit in mask_planes.header_cards().items():
-            header[f"HIERARCH {key}"] = bit
+            planes[f"HIERARCH {key}"] = bit
         with open_fits(io.BytesIO(self._content), as_stored=True) as stored:
-            image, variance = stored["IMAGE"], stored["VARIANCE"]
+            primary, image, variance = stored[0], stored["IMAGE"], stored["VARIANCE"]
+            replace_solution(primary.header, exposure)
+            for plane in (image, variance):
+                replace_wcs(plane.header, initial, wcs)
             step = 1.0 if isinstance(image, fits.BinTableHDU) else 0.0
-            mask = _plane_hdu("MASK", self.exposure.mask, header, step)
-            hdus = [stored[0], image, mask, variance, _provenance_hdu(provenance)]
+            mask = _plane_hdu("MASK", exposure.mask, planes, step)
+            hdus = [primary, image, mask, variance, provenance_hdu(provenance)]
+            if exposure.astrometry is not None:
+                hdus.insert(-1, fits.ImageHDU(None, initial, name=_INITIAL))
             content = fits_bytes(fits.HDUList(hdus))
         return write_bytes_atomically(path, content)
 
@@ -109,14 +125,15 @@ def settle(
 
 
 def read_settled(path: Path) -> SettledExposure:
-    """Read an exposure so that it can be written again with the same pixels.
+    """Read an exposure as it was before image characterization, with the raw header's WCS and no
+    zero point; written again, it has the same pixels.
 
     Raises
     ------
     BadDataError
         If the file is missing, damaged or something else.
     """
-    exposure, provenance = _read(path)
+    exposure, provenance = _read(path, is_solved=False)
     return SettledExposure(exposure, provenance, path.read_bytes())
 
 
@@ -175,9 +192,15 @@ def _primary_header(exposure: Exposure, compression: str, level: float) -> fits.
 def _wcs_header(exposure: Exposure) -> fits.Header:
     from astropy.io import fits
 
-    if exposure.wcs is None:
-        return fits.Header()
-    return exposure.wcs.to_header(relax=True)
+    if exposure.astrometry is not None and exposure.astrometry.sip is not None:
+        return fits.Header(exposure.astrometry.sip.cards())
+    return _header_of(exposure.wcs)
+
+
+def _header_of(wcs: WCS | None) -> fits.Header:
+    from astropy.io import fits
+
+    return fits.Header() if wcs is None else wcs.to_header(relax=True)
 
 
 def _plane_hdu(name: str, plane: np.ndarray, header: fits.Header, step: float) -> Any:
@@ -217,7 +240,8 @@ def _steps(variance: np.ndarray, level: float) -> dict[str, float]:
     }
 
 
-def _provenance_hdu(provenance: Mapping[str, str]) -> Any:
+def provenance_hdu(provenance: Mapping[str, str]) -> Any:
+    """The table PROVENANCE of a product: names of inputs and versions to their values."""
     from astropy.io import fits
 
     names = np.array(sorted(provenance), dtype="S")
@@ -241,9 +265,12 @@ def read_exposure(path: Path) -> Exposure:
 
 
 def _read(
-    source: Path | io.BytesIO, mask: np.ndarray | None = None
+    source: Path | io.BytesIO, mask: np.ndarray | None = None, *, is_solved: bool = True
 ) -> tuple[Exposure, dict[str, str]]:
-    """An exposure and its provenance; with `mask` given, of a file that has neither yet."""
+    """An exposure and its provenance; with `mask` given, of a file that has neither yet.
+
+    Without `is_solved`, what image characterization has found is left out.
+    """
     provenance: dict[str, str] = {}
     with open_fits(source) as hdus:
         try:
@@ -255,8 +282,13 @@ def _read(
                 provenance = dict(zip(rows["name"].tolist(), rows["value"].tolist(), strict=True))
             variance = np.ascontiguousarray(hdus["VARIANCE"].data, dtype=np.float32)
             wcs = _read_wcs(hdus["IMAGE"].header)
-        except (KeyError, IndexError) as error:
+            astrometry = read_astrometry(head, hdus["IMAGE"].header)
+            initial = None if astrometry is None else _read_wcs(hdus[_INITIAL].header)
+            photo_calib = PhotoCalib.from_cards(head, image.shape)
+        except (KeyError, IndexError, ValueError) as error:
             raise _no_exposure(source, error) from error
+    if astrometry is not None and not is_solved:
+        wcs, initial = initial, None
     sections = _suffixed(head, "SEC ")
     exposure = Exposure(
         image,
@@ -267,6 +299,9 @@ def _read(
         gain=_suffixed(head, "GAIN "),
         read_noise=_suffixed(head, "RDNOISE "),
         wcs=wcs,
+        astrometry=astrometry if is_solved else None,
+        initial_wcs=initial,
+        photo_calib=photo_calib if is_solved else None,
         n_snaps=head["NSNAPS"],
         applied={name.lower(): how for name, how in _suffixed(head, "APPLIED ").items()},
     )
@@ -311,6 +346,8 @@ def _read_wcs(header: fits.Header) -> Any:
 
     if "CTYPE1" not in header or not header["CTYPE1"].strip():
         return None
+    header = header.copy()
+    header.remove("NAXIS")  # 0 in INITIAL_WCS, of which astropy would warn
     return WCS(header)
 
 
@@ -359,7 +396,7 @@ def write_background(
     for hdu in (level, sigma):
         hdu.header["BUNIT"] = "electron"
     primary = fits.PrimaryHDU(header=header)
-    hdus = [primary, level, sigma, _provenance_hdu(provenance)]
+    hdus = [primary, level, sigma, provenance_hdu(provenance)]
     return write_fits_atomically(path, fits.HDUList(hdus))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.sdqa import Sdqa
+from mpipipe.stages.sky_positions import sky_positions
 from mpipipe.stages.stage import StageConfig, stage
 
 
@@ -27,12 +28,7 @@ def output(
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Give the sources sky coordinates where the exposure has a WCS, and count them."""
-    src["ra"], src["dec"] = np.nan, np.nan
-    if calexp.wcs is not None and len(src):
-        try:
-            src["ra"], src["dec"] = calexp.wcs.all_pix2world(src["x"], src["y"], 0)
-        except Exception as error:  # whatever a header from elsewhere makes astropy raise
-            warnings.append(f"the WCS gives no sky coordinates: {error}")
+    src["ra"], src["dec"] = sky_positions(calexp, src["x"], src["y"], warnings)
     for flag in ("saturated", "bad", "cr", "streak", "blended", "centroid"):
         sdqa.add(f"sfm.output.n_{flag}", int(src[f"flag_{flag}"].sum()))
     return {"calexp": calexp, "src": src}
