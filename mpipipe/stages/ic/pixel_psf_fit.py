@@ -86,7 +86,7 @@ def fit(stars: PsfStars, options: PsfOptions) -> PsfFit:
         sums = _normal_sums(target, weight, terms, folds)
         mean = _mean_model(stars, state)
         if judge:
-            order = _best_order(options.orders, sums, mean, (target, weight, terms, folds))
+            order = _best_order(options, sums, mean, (target, weight, terms, folds))
         state.coefficients = _solve(sums.total(), mean, n_terms(order))
         _tidy(stars, state)
     psf = _as_psf(stars, state)
@@ -299,7 +299,7 @@ def _solve(equations: tuple[np.ndarray, np.ndarray], mean: np.ndarray, terms: in
 
 
 def _best_order(
-    orders: tuple[int, ...],
+    options: PsfOptions,
     sums: _Sums,
     mean: np.ndarray,
     stars: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
@@ -308,19 +308,24 @@ def _best_order(
 
     Judged are size and ellipticity, for whose sake the order is wanted: in the chi2 of all pixels
     the noise of those that hardly vary over the field would weigh against every further term.
+    Another order than the usual has to be better by one standard error.
     """
     target, weight, terms, folds = stars
     modes = _shape_modes(mean)
-    scores = []
-    for order in orders:
-        count, score = n_terms(order), 0.0
+    misfit = np.zeros((len(options.orders), len(target)))
+    for order, row in zip(options.orders, misfit, strict=True):
         for fold in range(_FOLDS):
             left_out = np.flatnonzero(folds == fold)
             if len(left_out):
-                model = _solve(sums.without(fold), mean, count)
-                score += _misfit(target, weight, terms, left_out, model, modes)
-        scores.append(score)
-    return orders[int(np.argmin(scores))]
+                model = _solve(sums.without(fold), mean, n_terms(order))
+                _fill_misfit(target, weight, terms, left_out, model, modes, row)
+    best = int(np.argmin(misfit.sum(axis=1)))
+    if options.usual in options.orders:
+        usual = options.orders.index(options.usual)
+        gain = (misfit[usual] - misfit[best])[folds >= 0]
+        if gain.sum() <= np.sqrt(len(gain)) * gain.std():
+            best = usual
+    return options.orders[best]
 
 
 def _shape_modes(mean: np.ndarray) -> np.ndarray:
@@ -333,18 +338,18 @@ def _shape_modes(mean: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
-def _misfit(
+def _fill_misfit(
     target: np.ndarray,
     weight: np.ndarray,
     terms: np.ndarray,
     stars: np.ndarray,
     model: np.ndarray,
     modes: np.ndarray,
-) -> float:
-    """Chi2 of the stars' residuals along the modes, outliers capped."""
+    misfit: np.ndarray,
+) -> None:
+    """Chi2 of each star's residual along the modes, outliers capped."""
     size = target.shape[1]
     drawn = np.empty((size, size))
-    total = 0.0
     for k in stars:
         evaluate(model, terms[k, : len(model)], drawn)
         for mode in modes:
@@ -354,8 +359,7 @@ def _misfit(
                     along += weight[k, j, i] * (target[k, j, i] - drawn[j, i]) * mode[j, i]
                     square += weight[k, j, i] * mode[j, i] ** 2
             if square > 0:
-                total += min(along * along / square, _CLIP * _CLIP)
-    return total
+                misfit[k] += min(along * along / square, _CLIP * _CLIP)
 
 
 def _tidy(stars: PsfStars, state: _State) -> None:

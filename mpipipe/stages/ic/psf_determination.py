@@ -68,9 +68,11 @@ class PsfDeterminationConfig(StageConfig):
         le=3,
         description="order of the polynomial of position; none: chosen by cross-validation",
     )
-    linear_from: int = Field(default=5, ge=1, description="stars from which order 1 is tried")
-    quadratic_from: int = Field(default=40, ge=1, description="stars from which order 2 is tried")
-    cubic_from: int = Field(default=150, ge=1, description="stars from which order 3 is tried")
+    linear_from: int = Field(default=5, ge=1, description="stars from which order 1 is usual")
+    quadratic_from: int = Field(default=40, ge=1, description="stars from which order 2 is usual")
+    cubic_from: int = Field(
+        default=150, ge=1, description="stars from which order 3 is tried, if it predicts better"
+    )
     sweeps: int = Field(
         default=1,
         ge=0,
@@ -84,13 +86,15 @@ class PsfDeterminationConfig(StageConfig):
             raise ValueError(f"no kind of PSF is called {kind!r}; there are {', '.join(FITS)}")
         return kind
 
-    def orders(self, n_stars: int) -> tuple[int, ...]:
-        """Orders that so many stars allow: the highest and those that may do as well."""
+    def options(self, n_stars: int) -> PsfOptions:
+        """Orders that so many stars allow: the usual one, and its neighbours."""
         if self.order is not None:
-            return (self.order,)
-        limits = (self.linear_from, self.quadratic_from, self.cubic_from)
-        highest = sum(n_stars >= limit for limit in limits)
-        return tuple(range(min(max(highest - 1, 0), 1), highest + 1))
+            return PsfOptions((self.order,), self.order)
+        if n_stars < self.linear_from:
+            return PsfOptions((0,), 0)
+        if n_stars < self.quadratic_from:
+            return PsfOptions((0, 1), 1)
+        return PsfOptions((1, 2, 3) if n_stars >= self.cubic_from else (1, 2), 2)
 
 
 def fallback(
@@ -147,8 +151,7 @@ def psf_determination(
     if not len(choice.stars):
         raise BadDataError(f"none of {len(icSrc)} sources is a star that a PSF can be made of")
     stars = _cut(pixels, icSrc[choice.stars], planes.seeing)
-    options = PsfOptions(config.orders(len(stars)))
-    kind, result = _fit(config.kind, stars, options, warnings)
+    kind, result = _fit(config.kind, stars, config.options(len(stars)), warnings)
     errors = _validate(kind, pixels, icSrc, choice, planes.seeing, result)
     _mark(icSrc, choice, result)
     _measure(config, icSrc, pixels, result.psf, detections.width)

@@ -97,9 +97,13 @@ class PsfOptions:
     orders
         Orders of the polynomials of position that the number of stars allows, ascending; a fit
         chooses among them by cross-validation, or takes the highest.
+    usual
+        The one of them to take unless another predicts stars significantly better; none: no
+        preference.
     """
 
     orders: tuple[int, ...] = (0, 1, 2)
+    usual: int | None = None
 
 
 @dataclass(frozen=True)
