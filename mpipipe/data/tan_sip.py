@@ -212,7 +212,7 @@ class TanSip:
         return self.x + u, self.y + v
 
     def jacobian(self, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
-        """Derivatives of (xi, eta) by (x, y) at pixels, (n, 2, 2) arcsec per pixel ((2, 2) for one).
+        """Derivatives of (xi, eta) by (x, y) at n pixels, (n, 2, 2) arcsec per pixel.
 
         In the tangent plane of the tangent point, whose own scale differs by 1e-5 over a CCD.
         """

@@ -122,9 +122,17 @@ def toy_lists(options: ToyStars, seed: int) -> ToyLists:
     star = np.concatenate([place[:n_true], np.full(n_extra, -1)])
     sort = np.argsort(mag)
     return ToyLists(
-        *(column[sort] for column in (x, y, error, mag, star)),
-        ra[order], dec[order], reference_mag[order], wcs, header,
-    )  # fmt: skip
+        x=x[sort],
+        y=y[sort],
+        error=error[sort],
+        mag=mag[sort],
+        star=star[sort],
+        ra=ra[order],
+        dec=dec[order],
+        reference_mag=reference_mag[order],
+        wcs=wcs,
+        header=header,
+    )
 
 
 def _magnitudes(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -199,7 +199,7 @@ def match_shift(
         pairs = nearest_pairs(sources + offset, near, radius)
         offset = (near[pairs[1]] - sources[pairs[0]]).mean(axis=0) if len(pairs[0]) else offset
     trials = np.log10(max((reach / radius) ** 2, 1.0))
-    chance = trials + _log_agreement(sources + offset, near, pairs[0], radius, size)
+    chance = trials + log_agreement(sources + offset, near, pairs[0], radius, size)
     if len(pairs[0]) < 3 or chance > _MAX_LOG_CHANCE / 2.0:
         return None
     return PatternMatch(np.eye(2), offset, pairs[0], index[pairs[1]], radius, float(chance))
@@ -366,7 +366,7 @@ def _follow(field: _Field, matrix: np.ndarray, offset: np.ndarray) -> PatternMat
     matrix, offset, pairs = best
     radius = _RADII[-1] * field.cell
     size = (2.0 * field.half_side,) * 2
-    chance = _log_trials(field, radius) + _log_agreement(
+    chance = _log_trials(field, radius) + log_agreement(
         sources @ matrix.T + offset, references, pairs[0], radius, size
     )
     if chance > _MAX_LOG_CHANCE:
@@ -412,7 +412,7 @@ def _log_trials(field: _Field, radius: float) -> float:
     return float(sum(np.log10(max(k, 1.0)) for k in (parities, shifts, turns, scales, shears)))
 
 
-def _log_agreement(
+def log_agreement(
     placed: np.ndarray,
     references: np.ndarray,
     matched: np.ndarray,

@@ -31,8 +31,8 @@ _UNUSABLE = ("bad", "centroid", "edge", "streak")
 """Flags of sources that are not even matched."""
 _UNFIT = ("saturated", "cr", "interpolated", "suspect", "crowded", "shape")
 """Flags of sources that are matched, but not fitted while there are others."""
-_FAINTER = (1.0, 0.5, 0.25, 0.0)
-"""Factors on the least SNR, tried until there are enough stars."""
+_FAINTER = (1.0, 0.5, 0.25)
+"""Factors on the least SNR, tried until the fit has enough stars."""
 _SIZE_RANGE = (0.8, 1.25)
 """Of a star's second moments over those of the PSF."""
 
@@ -52,7 +52,7 @@ class WcsDeterminationConfig(StageConfig):
     max_order: int = Field(default=5, ge=1, le=5, description="highest degree of the distortion")
     min_snr: float = Field(default=30.0, ge=0, description="stars brighter than this are preferred")
     enough_stars: int = Field(
-        default=100, ge=1, description="fainter stars are added until there are this many"
+        default=100, ge=1, description="fainter stars are added until the fit has this many"
     )
     max_stars: int = Field(default=2000, ge=10, description="brightest stars that are fitted")
     clip: float = Field(default=4.0, gt=0, description="rejection of stars, standard deviations")
@@ -106,10 +106,10 @@ def wcs_determination(
         return {"wcs_solution": _HEADERS, "icMatch": ICMATCH.empty(), "icSrc": icSrc}
     placed = placed_stars(reference, calexp)
     stars = all_stars(icSrc, placed, brightest_first(reference, calexp.info.band))
-    fitted = choose_stars(icSrc[stars.row], config)
+    tiers = choose_stars(icSrc[stars.row], config)
     info = calexp.info
     tried = expectations(header, (info.ra, info.dec), pixel_scale, config.search, calexp.shape)
-    found = find_wcs(stars, fitted, tried, calexp.shape, config.fit)
+    found = find_wcs(stars, tiers, tried, calexp.shape, config.fit, config.enough_stars)
     if found is None:
         raise BadDataError(
             f"no map brings the {len(stars.row)} sources and the {len(placed)} reference stars "
@@ -216,26 +216,32 @@ def all_stars(icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray) -> Star
     )  # fmt: skip
 
 
-def choose_stars(sources: np.ndarray, config: WcsDeterminationConfig) -> np.ndarray:
-    """Indices of the sources to fit: bright, unspoilt and pointlike as far as there are enough.
+def choose_stars(sources: np.ndarray, config: WcsDeterminationConfig) -> list[np.ndarray]:
+    """Indices of sources to fit: bright, unspoilt and pointlike ones, then ever more.
 
     Parameters
     ----------
     sources
         Rows of icSrc, brightest first.
     """
+    clean = clean_sources(sources)
+    pointlike = clean & is_pointlike(sources)
+    groups = [pointlike & (sources["snr"] >= factor * config.min_snr) for factor in _FAINTER]
+    groups += [clean, np.ones(len(sources), bool)]
+    tiers: list[np.ndarray] = []
+    for group in groups:
+        chosen = np.flatnonzero(group)[: config.max_stars]
+        if not tiers or len(chosen) > len(tiers[-1]):
+            tiers.append(chosen)
+    return tiers
+
+
+def clean_sources(sources: np.ndarray) -> np.ndarray:
+    """Which sources have no flag that spoils their centroid."""
     clean = np.ones(len(sources), bool)
     for name in _UNFIT:
         clean &= ~sources[f"flag_{name}"]
-    pointlike = clean & is_pointlike(sources)
-    for group in (pointlike, clean, ~sources["flag_saturated"]):
-        for factor in _FAINTER:
-            chosen = np.flatnonzero(group & (sources["snr"] >= factor * config.min_snr))
-            if len(chosen) >= config.enough_stars:
-                return chosen[: config.max_stars]
-        if len(chosen) >= config.enough_stars // 4:
-            break
-    return chosen[: config.max_stars]
+    return clean
 
 
 def is_pointlike(sources: np.ndarray) -> np.ndarray:

@@ -29,7 +29,15 @@ _MAX_CLIPS = 20
 _CHECKED = 12
 """Positions a side where the error of a solution is evaluated."""
 _MAD_TO_SIGMA = 1.4826
-_HALVINGS = 30
+_HALVINGS = 16
+_START_ROUNDS = 6
+_MAX_TURNS = 8
+_COARSE_TURNS = 3
+"""First turns of matching and fit: their degrees are 1, 2, 3."""
+_MOST_CHI2 = 8.0
+"""Of one star in the choice of the degree, in units of the squared clip."""
+_TWO_AXES = 1.2
+"""Squared distances of two axes are held against the squared clip times this."""
 _LEAST_STARS = {5: 100, 4: 60, 3: 25, 2: 10, 1: 6}
 """Stars that a degree needs."""
 _MAX_EXTRAPOLATION = 10.0
@@ -168,18 +176,17 @@ def solve_wcs(
         None if fewer than 6 stars are left.
     """
     fit, wcs = None, start
-    for turn in range(8):
+    for turn in range(_MAX_TURNS):
         source, reference = stars.near(wcs, radius)
-        if len(source) < _LEAST_STARS[1]:
-            return None
         pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
-        # While the map is coarse, a high degree would follow wrong matches.
-        limit = min(turn + 1, options.max_order) if turn < 3 else options.max_order
-        now = _best_order(pairs, replace(options, max_order=limit))
-        if now is None:
+        # While the map is coarse a high degree would follow wrong matches.
+        known = turn >= _COARSE_TURNS
+        best = _best_order(pairs, options) if known else _coarse(pairs, turn + 1, options)
+        if best is None:
             return None
-        settled = turn >= 3 and fit is not None and _same_pairs(fit, now)
-        fit, wcs = replace(now, radius=radius), now.wcs
+        now = replace(_finished(pairs, best), radius=radius)
+        settled = known and fit is not None and _same_pairs(fit, now)
+        fit, wcs = now, now.wcs
         if settled:
             break
         radius = match_radius(fit)
@@ -292,7 +299,33 @@ def _interleaved(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], folds: in
     return fold
 
 
-def _best_order(pairs: _Pairs, options: FitOptions) -> WcsFit | None:
+@dataclass(frozen=True, eq=False)
+class _Polynomials:
+    """A robust fit of one degree: what `_robust` gives.
+
+    `coefficients` is (terms, 2), mas; `off` (n, 2) are all residuals, mas.
+    """
+
+    order: int
+    coefficients: np.ndarray
+    off: np.ndarray
+    used: np.ndarray
+    scatter: float
+    error: float
+    max_error: float
+    cv_rms: float = float("nan")
+
+
+def _coarse(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | None:
+    """The highest degree up to `order` that the number of pairs allows."""
+    for degree in range(min(order, options.max_order), 0, -1):
+        fit = _robust(pairs, degree, options)
+        if fit is not None:
+            return fit
+    return None
+
+
+def _best_order(pairs: _Pairs, options: FitOptions) -> _Polynomials | None:
     """The fit of the lowest degree that predicts stars as well as any; None for too few stars.
 
     As well: within half a standard error of the best mean chi2 of stars held out.
@@ -310,32 +343,28 @@ def _best_order(pairs: _Pairs, options: FitOptions) -> WcsFit | None:
     scatter = min(fit.scatter for fit in fits)
     held_out = [_held_out(pairs, fit, judged, options.folds) for fit in fits]
     variance = (pairs.sigma**2 + scatter**2)[judged]
-    chi2 = [(off[judged] ** 2).sum(axis=1) / variance for off in held_out]
     # One star that a fold extrapolates to must not decide.
-    chi2 = [np.minimum(values, 2.0 * options.clip**2 * 4.0) for values in chi2]
+    most = _MOST_CHI2 * options.clip**2
+    chi2 = [((off[judged] ** 2).sum(axis=1) / variance).clip(max=most) for off in held_out]
     means = np.array([values.mean() for values in chi2])
     best = int(np.argmin(means))
     margin = 0.5 * float(chi2[best].std()) / np.sqrt(len(chi2[best]))
-    allowed = [
-        k
-        for k, fit in enumerate(fits)
-        if means[k] <= means[best] + margin
-        and (k == 0 or fit.max_error <= _MAX_EXTRAPOLATION * _error_at_stars(pairs, fit))
-    ]
-    chosen = allowed[0] if allowed else 0
+    typical = float(np.sqrt(np.median(pairs.sigma) ** 2 + scatter**2))
+    chosen = next(
+        (
+            k
+            for k, fit in enumerate(fits)
+            if means[k] <= means[best] + margin and fit.max_error <= _MAX_EXTRAPOLATION * typical
+        ),
+        0,
+    )
     off = held_out[chosen][fits[chosen].used]
     return replace(fits[chosen], cv_rms=float(np.sqrt(np.mean(off**2))))
 
 
-def _error_at_stars(pairs: _Pairs, fit: WcsFit) -> float:
-    """Typical deviation of a star, mas an axis."""
-    return float(np.sqrt(np.median(pairs.sigma) ** 2 + fit.scatter**2))
-
-
-def _robust(pairs: _Pairs, order: int, options: FitOptions) -> WcsFit | None:
+def _robust(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | None:
     """Fit of one degree, clipped until nothing changes; None if it has too few stars."""
-    design = pairs.design(order)
-    least = max(_LEAST_STARS[order], 6)
+    design, least = pairs.design(order), _LEAST_STARS[order]
     if len(design) < least:
         return None
     used = np.ones(len(design), bool)
@@ -343,43 +372,61 @@ def _robust(pairs: _Pairs, order: int, options: FitOptions) -> WcsFit | None:
     for _ in range(_MAX_CLIPS):
         scatter = _common_scatter(off[used], pairs.sigma[used], design.shape[1])
         variance = pairs.sigma**2 + scatter**2
-        now = (off**2).sum(axis=1) <= options.clip**2 * 1.2 * variance
+        now = (off**2).sum(axis=1) <= options.clip**2 * _TWO_AXES * variance
         if now.sum() < least:
             return None
         coefficients = _weighted(design[now], pairs.plane[now], variance[now])
         off = pairs.plane - design @ coefficients
-        if (now == used).all():
+        settled, used = bool((now == used).all()), now
+        if settled:
             break
-        used = now
-    used = now
-    wcs = _to_wcs(pairs, coefficients, order)
-    if wcs is None:
-        return None
     weighted = design[used] / np.sqrt(variance[used])[:, None]
     covariance = np.linalg.pinv(weighted.T @ weighted, hermitian=True)
     grid = _positions(pairs.shape, order)
-    errors = np.einsum("ij,jk,ik->i", grid, covariance, grid).clip(0.0)
-    at_x, at_y = wcs.sky_to_pixel(pairs.ra, pairs.dec)
+    errors = ((grid @ covariance) * grid).sum(axis=1).clip(0.0)
+    error, max_error = float(np.sqrt(errors.mean())), float(np.sqrt(errors.max()))
+    return _Polynomials(order, coefficients, off, used, scatter, error, max_error)
+
+
+def _finished(pairs: _Pairs, fit: _Polynomials) -> WcsFit:
+    """The fit as a WCS, with residuals in pixels."""
+    centre, unit = middle(pairs.shape)
+    xi, eta = (coefficient_table(column / 3.6e6, fit.order) for column in fit.coefficients.T)
+    wcs = TanSip.from_polynomial(pairs.sky, centre, unit, xi, eta, pairs.shape)
+    to_pixels = np.linalg.inv(wcs.jacobian(pairs.x, pairs.y)) / 1e3
+    dx, dy = -np.einsum("nij,nj->in", to_pixels, fit.off)
     return WcsFit(
-        wcs, order, pairs.source, pairs.reference, used, pairs.x - at_x, pairs.y - at_y,
-        pairs.sigma, scatter, float(np.sqrt(errors.mean())), float(np.sqrt(errors.max())),
-        float("nan"),
-    )  # fmt: skip
+        wcs,
+        fit.order,
+        pairs.source,
+        pairs.reference,
+        fit.used,
+        dx,
+        dy,
+        pairs.sigma,
+        fit.scatter,
+        fit.error,
+        fit.max_error,
+        fit.cv_rms,
+    )
 
 
 def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
     """Coefficients that outliers hardly move: least absolute deviations by reweighting."""
     variance = pairs.sigma**2
     coefficients = _weighted(design, pairs.plane, variance)
-    for _ in range(10):
+    for _ in range(_START_ROUNDS):
         off = np.hypot(*(pairs.plane - design @ coefficients).T)
         coefficients = _weighted(design, pairs.plane, pairs.sigma * np.maximum(off, pairs.sigma))
     return coefficients
 
 
 def _weighted(design: np.ndarray, values: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    weight = 1.0 / np.sqrt(variance)[:, None]
-    return np.asarray(np.linalg.lstsq(design * weight, values * weight, rcond=None)[0])
+    """Weighted least squares by the normal equations, refined once: as good as by QR here."""
+    weighted = (design / variance[:, None]).T
+    inverse = np.linalg.pinv(weighted @ design, hermitian=True)
+    coefficients = inverse @ (weighted @ values)
+    return np.asarray(coefficients + inverse @ (weighted @ (values - design @ coefficients)))
 
 
 def _common_scatter(off: np.ndarray, sigma: np.ndarray, n_fitted: int) -> float:
@@ -402,7 +449,7 @@ def _common_scatter(off: np.ndarray, sigma: np.ndarray, n_fitted: int) -> float:
     return high
 
 
-def _held_out(pairs: _Pairs, fit: WcsFit, judged: np.ndarray, folds: int) -> np.ndarray:
+def _held_out(pairs: _Pairs, fit: _Polynomials, judged: np.ndarray, folds: int) -> np.ndarray:
     """(n, 2) residuals, mas, of every star by the fit to the other folds."""
     design = pairs.design(fit.order)
     variance = pairs.sigma**2 + fit.scatter**2
@@ -422,15 +469,6 @@ def _positions(shape: tuple[int, int], order: int) -> np.ndarray:
     v = np.linspace(-yc - 0.5, yc + 0.5, _CHECKED) / unit
     grid_u, grid_v = np.meshgrid(u, v)
     return design_matrix(grid_u.ravel(), grid_v.ravel(), order)
-
-
-def _to_wcs(pairs: _Pairs, coefficients: np.ndarray, order: int) -> TanSip | None:
-    centre, unit = middle(pairs.shape)
-    xi, eta = (coefficient_table(column / 3.6e6, order) for column in coefficients.T)
-    try:
-        return TanSip.from_polynomial(pairs.sky, centre, unit, xi, eta, pairs.shape)
-    except (ValueError, np.linalg.LinAlgError):
-        return None
 
 
 def linear_wcs(

@@ -100,10 +100,11 @@ def expectations(
 
 def find_wcs(
     stars: Stars,
-    fitted: np.ndarray,
+    tiers: list[np.ndarray],
     tried: list[Expectation],
     shape: tuple[int, int],
     options: FitOptions,
+    enough: int,
 ) -> Found | None:
     """The first solution beyond chance.
 
@@ -111,8 +112,9 @@ def find_wcs(
     ----------
     stars
         All sources and reference stars, brightest first.
-    fitted
-        Indices of the sources that are good enough for the fit, brightest first.
+    tiers
+        Indices of sources for the fit, brightest first: the best ones, then more, as long as the
+        fit uses fewer than `enough`.
     tried
         Expectations in their order.
     shape
@@ -129,14 +131,19 @@ def find_wcs(
         radius = 2.0 * match.radius
         share = _MAX_CHANCE / (np.pi * radius**2)
         n_references = _brightest_of_density(stars, expectation, shape, share)
-        chosen = stars.among(fitted, slice(n_references))
-        fit = solve_wcs(chosen, start, shape, radius / start.pixel_scale, options)
+        fit = None
+        for fitted in tiers:
+            chosen = stars.among(fitted, slice(n_references))
+            more = solve_wcs(chosen, start, shape, radius / start.pixel_scale, options)
+            if more is not None and (fit is None or more.error < fit.error):
+                fit = replace(more, source=fitted[more.source])
+            if fit is not None and fit.used.sum() >= enough:
+                break
         if fit is not None:
-            fit = replace(fit, source=fitted[fit.source])
             return Found(fit, "sip" if fit.order > 1 else "affine", match, expectation)
     for expectation in tried:
         if expectation.header is not None:
-            return _moved(stars, fitted, expectation, shape, options)
+            return _moved(stars, tiers[-1], expectation, shape, options)
     return None
 
 
