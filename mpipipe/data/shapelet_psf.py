@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
+from mpipipe.data import ccd_polynomial
 from mpipipe.data.psf import Psf, register
 
 _PSI_0 = math.pi**-0.25
@@ -25,25 +26,6 @@ _PSI_0 = math.pi**-0.25
 _HIGHEST_ORDER = 40
 _LARGEST_RADIUS = 1000.0
 """Limits of what a file may ask for."""
-
-
-def position_terms(
-    x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int
-) -> np.ndarray:
-    """Monomials of position, the exposure scaled to -1 .. 1 on both axes.
-
-    Positions outside the exposure take the value of the nearest position inside.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n, (order + 1) (order + 2) / 2) float64; the constant first, then by total degree.
-    """
-    ny, nx = shape
-    u = np.clip(2.0 * (np.asarray(x, float) + 0.5) / nx - 1.0, -1.0, 1.0)
-    v = np.clip(2.0 * (np.asarray(y, float) + 0.5) / ny - 1.0, -1.0, 1.0)
-    degrees = [(total - q, q) for total in range(order + 1) for q in range(total + 1)]
-    return np.stack([u**p * v**q for p, q in degrees], axis=1)
 
 
 def n_functions(orders: np.ndarray) -> int:
@@ -59,7 +41,7 @@ class ShapeletPsf(Psf):
     Attributes
     ----------
     coefficients
-        (n_terms, n_functions) float64: of each of `position_terms`, for each function. Functions
+        (n_terms, n_functions) float64: of each of `ccd_polynomial.terms`, for each function. Functions
         go by series, then by the order along y, then by the order along x.
     widths
         (n_series,) float64, pixels.
@@ -92,7 +74,7 @@ class ShapeletPsf(Psf):
     def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        terms = position_terms(x, y, self.shape, self.order)
+        terms = ccd_polynomial.terms(x, y, self.shape, self.order)
         drawn = np.empty((len(x), self.size, self.size))
         _draw(
             terms @ self.coefficients, x - np.round(x), y - np.round(y),
@@ -208,7 +190,7 @@ def sum_inside(image: np.ndarray, dx: float, dy: float, radius: float) -> float:
     total = 0.0
     for j in range(size):
         for i in range(size):
-            r = math.hypot(i - size // 2 - dx, j - size // 2 - dy)
+            r = math.sqrt((i - size // 2 - dx) ** 2 + (j - size // 2 - dy) ** 2)
             total += min(max(radius + 0.5 - r, 0.0), 1.0) * image[j, i]
     return total
 
