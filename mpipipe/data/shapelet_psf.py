@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 
 from mpipipe.data import ccd_polynomial
+from mpipipe.data.circle import sum_inside
 from mpipipe.data.psf import Psf, register
 
 _PSI_0 = math.pi**-0.25
@@ -34,7 +35,7 @@ def n_functions(orders: np.ndarray) -> int:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShapeletPsf(Psf):
     """A sum of Gauss-Hermite series.
 
@@ -107,7 +108,7 @@ class ShapeletPsf(Psf):
             raise ValueError(f"has no {error}") from error
         sound = (
             coefficients.ndim == 2
-            and len(coefficients) in (1, 3, 6, 10, 15, 21)
+            and len(coefficients) in [ccd_polynomial.n_terms(n) for n in range(_HIGHEST_ORDER)]
             and widths.ndim == 1
             and orders.shape == widths.shape
             and len(widths) > 0
@@ -181,18 +182,6 @@ def combine(
             for j in range(size):
                 for i in range(size):
                     image[j, i] += along_y[series, m, j] * row[i]
-
-
-@njit(cache=True)
-def sum_inside(image: np.ndarray, dx: float, dy: float, radius: float) -> float:
-    """Sum inside a circle about the middle moved by (dx, dy), edge pixels by their share."""
-    size = image.shape[0]
-    total = 0.0
-    for j in range(size):
-        for i in range(size):
-            r = math.sqrt((i - size // 2 - dx) ** 2 + (j - size // 2 - dy) ** 2)
-            total += min(max(radius + 0.5 - r, 0.0), 1.0) * image[j, i]
-    return total
 
 
 @njit(cache=True)

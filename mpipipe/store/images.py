@@ -75,7 +75,7 @@ class SettledExposure:
             image, variance = stored["IMAGE"], stored["VARIANCE"]
             step = 1.0 if isinstance(image, fits.BinTableHDU) else 0.0
             mask = _plane_hdu("MASK", self.exposure.mask, header, step)
-            hdus = [stored[0], image, mask, variance, _provenance_hdu(provenance)]
+            hdus = [stored[0], image, mask, variance, provenance_hdu(provenance)]
             content = fits_bytes(fits.HDUList(hdus))
         return write_bytes_atomically(path, content)
 
@@ -217,7 +217,8 @@ def _steps(variance: np.ndarray, level: float) -> dict[str, float]:
     }
 
 
-def _provenance_hdu(provenance: Mapping[str, str]) -> Any:
+def provenance_hdu(provenance: Mapping[str, str]) -> Any:
+    """The table PROVENANCE of a product: names of inputs and versions to their values."""
     from astropy.io import fits
 
     names = np.array(sorted(provenance), dtype="S")
@@ -359,7 +360,7 @@ def write_background(
     for hdu in (level, sigma):
         hdu.header["BUNIT"] = "electron"
     primary = fits.PrimaryHDU(header=header)
-    hdus = [primary, level, sigma, _provenance_hdu(provenance)]
+    hdus = [primary, level, sigma, provenance_hdu(provenance)]
     return write_fits_atomically(path, fits.HDUList(hdus))
 
 

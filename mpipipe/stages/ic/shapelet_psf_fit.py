@@ -18,14 +18,9 @@ import numpy as np
 from numba import njit
 
 from mpipipe.data import ccd_polynomial
+from mpipipe.data.circle import sum_inside
 from mpipipe.data.errors import BadDataError
-from mpipipe.data.shapelet_psf import (
-    ShapeletPsf,
-    axis_integrals,
-    combine,
-    n_functions,
-    sum_inside,
-)
+from mpipipe.data.shapelet_psf import ShapeletPsf, axis_integrals, combine, n_functions
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
 from mpipipe.stages.seeing import FWHM_OF_SIGMA
 
