@@ -17,6 +17,8 @@ from typing import ClassVar
 import numpy as np
 from numba import njit
 
+from mpipipe.data import ccd_polynomial
+from mpipipe.data.circle import sum_inside
 from mpipipe.data.psf import Psf, register
 
 _PSI_0 = math.pi**-0.25
@@ -27,37 +29,20 @@ _LARGEST_RADIUS = 1000.0
 """Limits of what a file may ask for."""
 
 
-def position_terms(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
-    """Monomials of position, the exposure scaled to -1 .. 1 on both axes.
-
-    Positions outside the exposure take the value of the nearest position inside.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n, (order + 1) (order + 2) / 2) float64; the constant first, then by total degree.
-    """
-    ny, nx = shape
-    u = np.clip(2.0 * (np.asarray(x, float) + 0.5) / nx - 1.0, -1.0, 1.0)
-    v = np.clip(2.0 * (np.asarray(y, float) + 0.5) / ny - 1.0, -1.0, 1.0)
-    degrees = [(total - q, q) for total in range(order + 1) for q in range(total + 1)]
-    return np.stack([u**p * v**q for p, q in degrees], axis=1)
-
-
 def n_functions(orders: np.ndarray) -> int:
     """How many functions series of these orders consist of."""
     return int(np.sum((orders + 1) * (orders + 2) // 2))
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShapeletPsf(Psf):
     """A sum of Gauss-Hermite series.
 
     Attributes
     ----------
     coefficients
-        (n_terms, n_functions) float64: of each of `position_terms`, for each function. Functions
+        (n_terms, n_functions) float64: of each of `ccd_polynomial.terms`, for each function. Functions
         go by series, then by the order along y, then by the order along x.
     widths
         (n_series,) float64, pixels.
@@ -90,7 +75,7 @@ class ShapeletPsf(Psf):
     def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        terms = position_terms(x, y, self.shape, self.order)
+        terms = ccd_polynomial.terms(x, y, self.shape, self.order)
         drawn = np.empty((len(x), self.size, self.size))
         _draw(
             terms @ self.coefficients, x - np.round(x), y - np.round(y),
@@ -123,7 +108,7 @@ class ShapeletPsf(Psf):
             raise ValueError(f"has no {error}") from error
         sound = (
             coefficients.ndim == 2
-            and len(coefficients) in (1, 3, 6, 10, 15, 21)
+            and len(coefficients) in [ccd_polynomial.n_terms(n) for n in range(_HIGHEST_ORDER)]
             and widths.ndim == 1
             and orders.shape == widths.shape
             and len(widths) > 0
@@ -197,18 +182,6 @@ def combine(
             for j in range(size):
                 for i in range(size):
                     image[j, i] += along_y[series, m, j] * row[i]
-
-
-@njit(cache=True)
-def sum_inside(image: np.ndarray, dx: float, dy: float, radius: float) -> float:
-    """Sum inside a circle about the middle moved by (dx, dy), edge pixels by their share."""
-    size = image.shape[0]
-    total = 0.0
-    for j in range(size):
-        for i in range(size):
-            r = math.hypot(i - size // 2 - dx, j - size // 2 - dy)
-            total += min(max(radius + 0.5 - r, 0.0), 1.0) * image[j, i]
-    return total
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 # Imported to enter their kinds into the registry.
-from mpipipe.data import guess_psf, pixel_psf, shapelet_psf  # noqa: F401
+from mpipipe.data import guess_psf, piff_psf, pixel_psf, shapelet_psf  # noqa: F401
 from mpipipe.data.aperture_correction import ApertureCorrection
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.psf import KINDS, Psf

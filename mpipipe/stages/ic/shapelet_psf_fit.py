@@ -17,15 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numba import njit
 
+from mpipipe.data import ccd_polynomial
+from mpipipe.data.circle import sum_inside
 from mpipipe.data.errors import BadDataError
-from mpipipe.data.shapelet_psf import (
-    ShapeletPsf,
-    axis_integrals,
-    combine,
-    n_functions,
-    position_terms,
-    sum_inside,
-)
+from mpipipe.data.shapelet_psf import ShapeletPsf, axis_integrals, combine, n_functions
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
 from mpipipe.stages.seeing import FWHM_OF_SIGMA
 
@@ -57,11 +52,12 @@ _FIRST_STARS = 200
 """The brightest that count at all, and in the first round."""
 
 _FREEDOM_SHAPE = 0.3
-_FREEDOM_FIELD = 0.1
+_FREEDOM_FIELD = 0.03
 """How much the PSF is expected to differ from the starting profile, and from its mean over the
 field, as shares: what keeps a fit of few stars finite (ridge)."""
 
 _FOLDS = 5
+_SIGNIFICANCE = 2.0
 
 
 def fit_shapelet(stars: PsfStars, options: PsfOptions) -> PsfFit:
@@ -161,7 +157,7 @@ def _refine(stars: PsfStars, state: _State, psf: ShapeletPsf, tolerance: float) 
 
 
 def _coefficients_at(stars: PsfStars, psf: ShapeletPsf) -> np.ndarray:
-    return position_terms(stars.x, stars.y, psf.shape, psf.order) @ psf.coefficients
+    return ccd_polynomial.terms(stars.x, stars.y, psf.shape, psf.order) @ psf.coefficients
 
 
 def _outlying(state: _State) -> np.ndarray:
@@ -194,35 +190,47 @@ class _Equations:
         """Coefficients (n_terms, k) of the chosen stars."""
         from scipy.linalg import cho_factor, cho_solve
 
-        terms = self.terms[chosen, : (order + 1) * (order + 2) // 2]
-        n_terms, k = terms.shape[1], len(self.start)
+        terms = self.terms[chosen, : ccd_polynomial.n_terms(order)]
+        n, k = terms.shape[1], len(self.start)
         pairs = (terms[:, :, None] * terms[:, None, :]).reshape(len(terms), -1)
         total = pairs.T @ self.matrix[chosen].reshape(len(terms), -1)
-        blocks = total.reshape(n_terms, n_terms, k, k)
+        blocks = total.reshape(n, n, k, k)
         right = terms.T @ self.vector[chosen]
         blocks[0, 0] += self.shape
         right[0] += self.shape @ self.start
-        for term in range(1, n_terms):
+        for term in range(1, n):
             blocks[term, term] += self.field
-        full = blocks.transpose(0, 2, 1, 3).reshape(n_terms * k, n_terms * k)
-        return cho_solve(cho_factor(full), right.ravel()).reshape(n_terms, k)
+        full = blocks.transpose(0, 2, 1, 3).reshape(n * k, n * k)
+        return cho_solve(cho_factor(full), right.ravel()).reshape(n, k)
 
     def best_order(self, orders: tuple[int, ...]) -> int:
-        """The order that predicts left-out stars best."""
+        """The highest order, unless a lower one predicts left-out stars better.
+
+        Better means by more than `_SIGNIFICANCE` standard errors of the difference: the ridge
+        keeps needless terms small, while missing ones cost more than they save.
+        """
+        best = orders[-1]
         if len(self.terms) < 2 or len(orders) == 1:
-            return orders[0]
+            return best
+        loss = self._loss(best)
+        for order in orders[-2::-1]:
+            other = self._loss(order)
+            gain = loss - other
+            if gain.sum() > _SIGNIFICANCE * math.sqrt(np.sum(gain**2)):
+                best, loss = order, other
+        return best
+
+    def _loss(self, order: int) -> np.ndarray:
+        """chi2 of each star by a model made without its fold, less a constant of the star."""
         fold = np.arange(len(self.terms)) % min(_FOLDS, len(self.terms))
-        losses = []
-        for order in orders:
-            loss = 0.0
-            for number in range(fold.max() + 1):
-                out = fold == number
-                solution = self.solve(order, ~out)
-                at = self.terms[out, : len(solution)] @ solution
-                loss += float(np.einsum("ni,nij,nj", at, self.matrix[out], at))
-                loss -= 2.0 * float(np.sum(at * self.vector[out]))
-            losses.append(loss)
-        return orders[int(np.argmin(losses))]
+        loss = np.empty(len(self.terms))
+        for number in range(fold.max() + 1):
+            out = fold == number
+            solution = self.solve(order, ~out)
+            at = self.terms[out, : len(solution)] @ solution
+            square = np.matmul(self.matrix[out], at[:, :, None])[:, :, 0]
+            loss[out] = np.sum(at * (square - 2.0 * self.vector[out]), axis=1)
+        return loss
 
 
 def _normal_equations(
@@ -241,7 +249,7 @@ def _normal_equations(
         psf.widths, psf.orders, psf.radius, tolerance,
         state.dx[use], state.dy[use], state.flux[use], matrix, vector,
     )  # fmt: skip
-    terms = position_terms(chosen.x, chosen.y, psf.shape, 5)
+    terms = ccd_polynomial.terms(chosen.x, chosen.y, psf.shape, 5)
     metric = _metric(psf)
     return _Equations(
         terms, matrix, vector, start, metric / _FREEDOM_SHAPE**2, metric / _FREEDOM_FIELD**2
@@ -268,7 +276,6 @@ def _functions(widths: np.ndarray, orders: np.ndarray, size: int) -> np.ndarray:
     return functions.reshape(-1, size, size)
 
 
-_DOT = {"reassoc", "contract"}
 _BLOCK = 96
 """Pixels whose functions are held at once: they fit into the processor's cache."""
 
@@ -281,14 +288,20 @@ def _fill_functions(
     pixels: np.ndarray, factor: np.ndarray, functions: np.ndarray,
 ) -> None:  # fmt: skip
     """Functions (k, n) at some pixels, by index in the stamp, times a factor of each pixel."""
-    size = along_x.shape[2]
+    size, n_pixels = along_x.shape[2], len(pixels)
+    at_x = np.empty((along_x.shape[1], n_pixels))
+    at_y = np.empty(n_pixels)
     k = 0
     for series in range(len(orders)):
+        for n in range(orders[series] + 1):
+            for p in range(n_pixels):
+                at_x[n, p] = along_x[series, n, pixels[p] % size]
         for m in range(orders[series] + 1):
+            for p in range(n_pixels):
+                at_y[p] = factor[p] * along_y[series, m, pixels[p] // size]
             for n in range(orders[series] + 1 - m):
-                for p in range(len(pixels)):
-                    j, i = pixels[p] // size, pixels[p] % size
-                    functions[k, p] = factor[p] * along_y[series, m, j] * along_x[series, n, i]
+                for p in range(n_pixels):
+                    functions[k, p] = at_y[p] * at_x[n, p]
                 k += 1
 
 
@@ -320,7 +333,7 @@ def _fit_positions(
             chi2, n_core = 0.0, 0
             for j in range(size):
                 for i in range(size):
-                    r = math.hypot(i - size // 2 - dx[k], j - size // 2 - dy[k])
+                    r = math.sqrt((i - size // 2 - dx[k]) ** 2 + (j - size // 2 - dy[k]) ** 2)
                     if bad[k, j, i] or r > radius + 0.5:
                         continue
                     share = model[j, i] / inside
@@ -346,6 +359,30 @@ def _fit_positions(
             if not (math.isfinite(misfit[k]) and flux[k] > 0):
                 misfit[k] = math.nan
                 break
+        shift_x, shift_y = _centroid(model, dx[k] - step[1], dy[k] - step[2], fwhm)
+        dx[k] += shift_x
+        dy[k] += shift_y
+
+
+@njit(cache=True)
+def _centroid(image: np.ndarray, dx: float, dy: float, fwhm: float) -> tuple[float, float]:
+    """How far from (dx, dy) the centroid under a Gaussian window of the seeing is, pixels.
+
+    Twice the weighted mean: the window pulls a Gaussian of its own width back by half.
+    """
+    size = image.shape[0]
+    steep = 0.5 * (FWHM_OF_SIGMA / fwhm) ** 2
+    total = sum_x = sum_y = 0.0
+    for j in range(size):
+        y = j - size // 2 - dy
+        row = math.exp(-steep * y * y)
+        for i in range(size):
+            x = i - size // 2 - dx
+            light = row * math.exp(-steep * x * x) * image[j, i]
+            total += light
+            sum_x += light * x
+            sum_y += light * y
+    return 2.0 * sum_x / total, 2.0 * sum_y / total
 
 
 @njit(cache=True)
@@ -376,7 +413,9 @@ def _accumulate(
     along_x, along_y, slopes = np.empty(shape), np.empty(shape), np.empty(shape)
     model = np.empty((size, size))
     pixels, root, value = np.empty(size**2, np.int64), np.empty(size**2), np.empty(size**2)
-    block = np.empty((vector.shape[1], _BLOCK))
+    n_functions = vector.shape[1]
+    even = n_functions + n_functions % 2
+    block, products, scalars = np.zeros((even, _BLOCK)), np.empty((even, even)), np.empty(even)
     for k in range(n_stars):
         axis_integrals(dx[k], widths, orders, along_x, slopes)
         axis_integrals(dy[k], widths, orders, along_y, slopes)
@@ -385,7 +424,7 @@ def _accumulate(
         n = 0
         for j in range(size):
             for i in range(size):
-                r = math.hypot(i - size // 2 - dx[k], j - size // 2 - dy[k])
+                r = math.sqrt((i - size // 2 - dx[k]) ** 2 + (j - size // 2 - dy[k]) ** 2)
                 if bad[k, j, i] or r > radius + 0.5:
                     continue
                 share = model[j, i] / inside
@@ -398,29 +437,43 @@ def _accumulate(
                 root[n] = 1.0 / math.sqrt(plain + (_FLOOR * light) ** 2)
                 value[n] = root[n] * stamps[k, j, i] / flux[k]
                 n += 1
+        products[:] = 0.0
+        scalars[:] = 0.0
         for first in range(0, n, _BLOCK):
-            last = min(first + _BLOCK, n)
-            part = block[:, : last - first]
-            _fill_functions(along_x, along_y, orders, pixels[first:last], root[first:last], part)
-            _add_products(part, value[first:last], matrix[k], vector[k])
-        for a in range(vector.shape[1]):
-            for b in range(a):
-                matrix[k, b, a] = matrix[k, a, b]
+            some = slice(first, min(first + _BLOCK, n))
+            _fill_functions(along_x, along_y, orders, pixels[some], root[some], block)
+            _add_products(block, value[some], some.stop - first, products, scalars)
+        for a in range(n_functions):
+            vector[k, a] = scalars[a]
+            for b in range(a + 1):
+                matrix[k, a, b] = matrix[k, b, a] = products[a, b]
 
 
-@njit(cache=True, fastmath=_DOT)
+@njit(cache=True, fastmath={"reassoc", "contract"})
 def _add_products(
-    functions: np.ndarray, value: np.ndarray, matrix: np.ndarray, vector: np.ndarray
+    functions: np.ndarray, value: np.ndarray, n_pixels: int, matrix: np.ndarray, vector: np.ndarray
 ) -> None:
-    """Add the scalar products of functions (lower triangle), and with the values."""
-    n_pixels = len(value)
-    for a in range(len(functions)):
-        for b in range(a + 1):
-            total = 0.0
-            for p in range(n_pixels):
-                total += functions[a, p] * functions[b, p]
-            matrix[a, b] += total
-        total = 0.0
+    """Add the scalar products of functions (their lower triangle), and with the values.
+
+    Two by two, so that what is loaded serves twice; the number of functions must be even.
+    """
+    for a in range(0, len(functions), 2):
+        f0, f1 = functions[a], functions[a + 1]
+        v0 = v1 = 0.0
         for p in range(n_pixels):
-            total += functions[a, p] * value[p]
-        vector[a] += total
+            v0 += f0[p] * value[p]
+            v1 += f1[p] * value[p]
+        vector[a] += v0
+        vector[a + 1] += v1
+        for b in range(0, a + 1, 2):
+            g0, g1 = functions[b], functions[b + 1]
+            t00 = t01 = t10 = t11 = 0.0
+            for p in range(n_pixels):
+                t00 += f0[p] * g0[p]
+                t01 += f0[p] * g1[p]
+                t10 += f1[p] * g0[p]
+                t11 += f1[p] * g1[p]
+            matrix[a, b] += t00
+            matrix[a, b + 1] += t01
+            matrix[a + 1, b] += t10
+            matrix[a + 1, b + 1] += t11
