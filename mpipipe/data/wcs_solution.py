@@ -1,4 +1,4 @@
-"""What is known about the WCS of one exposure: the solution and how good it is."""
+"""The WCS that was found for one exposure on reference stars, and how good it is."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from mpipipe.data.tan_sip import TanSip
 
-Kind = Literal["sip", "affine", "shift", "header"]
+Kind = Literal["sip", "affine", "shift"]
 
 
 @dataclass(frozen=True, eq=False)
 class WcsSolution:
-    """A WCS fitted to reference stars, or the header's, with its accuracy.
+    """A WCS fitted to reference stars, with its accuracy.
 
     Attributes
     ----------
     sip
-        The solution; None when the exposure's own WCS stays as it is (`kind` "header").
+        The solution.
     kind
-        ``sip`` (with distortion), ``affine``, ``shift`` (the header's WCS, moved), ``header``
-        (not fitted: there was nothing to fit it to).
+        ``sip`` (with distortion), ``affine``, ``shift`` (the header's WCS, moved).
     order
-        Degree of the fitted polynomials: 0 for a shift, 1 affine; -1 for the header's.
+        Degree of the fitted polynomials: 0 for a shift, 1 affine.
     n_matched, n_used
         Sources matched with reference stars, and those of them that the fit used.
     rms_x, rms_y
@@ -45,10 +44,10 @@ class WcsSolution:
     is_relative
         The reference was made from the run's own frames: positions are relative to them.
     reference
-        Name of the reference catalogue; empty without one.
+        Name of the reference catalogue.
     """
 
-    sip: TanSip | None
+    sip: TanSip
     kind: Kind
     order: int
     n_matched: int
@@ -66,8 +65,3 @@ class WcsSolution:
     log_chance: float
     is_relative: bool
     reference: str
-
-    @property
-    def is_flagged(self) -> bool:
-        """Whether it rests on too few stars to be more than a stand-in."""
-        return self.kind in ("shift", "header")

@@ -11,7 +11,7 @@ def sky_positions(
     exposure: Exposure, x: np.ndarray, y: np.ndarray, warnings: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right ascension and declination (degrees, ICRS) of pixels; NaN without a WCS."""
-    if exposure.astrometry is not None and exposure.astrometry.sip is not None:
+    if exposure.astrometry is not None:
         return exposure.astrometry.sip.pixel_to_sky(x, y)
     nothing = np.full(len(x), np.nan)
     if exposure.wcs is None or not len(x):

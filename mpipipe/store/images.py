@@ -192,7 +192,7 @@ def _primary_header(exposure: Exposure, compression: str, level: float) -> fits.
 def _wcs_header(exposure: Exposure) -> fits.Header:
     from astropy.io import fits
 
-    if exposure.astrometry is not None and exposure.astrometry.sip is not None:
+    if exposure.astrometry is not None:
         return fits.Header(exposure.astrometry.sip.cards())
     return _header_of(exposure.wcs)
 

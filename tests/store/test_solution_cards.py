@@ -58,7 +58,6 @@ def zero_point() -> PhotoCalib:
 
 def characterized(exposure: Exposure, order: int) -> Exposure:
     found = solution(order)
-    assert found.sip is not None
     return replace(
         exposure,
         wcs=found.sip.to_astropy(),
@@ -75,9 +74,8 @@ def test_what_was_found_comes_back(order: int, compression: str, tmp_path: Path)
     written = replace(settled, exposure=characterized(settled.exposure, order))
     written.write(tmp_path / "e.fits", {})
     back = read_exposure(tmp_path / "e.fits")
-    assert back.astrometry is not None and back.astrometry.sip is not None
+    assert back.astrometry is not None
     expected = solution(order)
-    assert expected.sip is not None
     for name in ("ra", "dec", "x", "y", "cd", "a", "b", "ap", "bp"):
         # A card holds 20 characters, a digit or two less than a float.
         np.testing.assert_allclose(
@@ -97,7 +95,6 @@ def test_other_programs_find_the_new_wcs_on_every_plane(tmp_path: Path) -> None:
     written.write(tmp_path / "e.fits", {})
     x, y = np.array([0.0, 50.0, 199.0]), np.array([0.0, 100.0, 119.0])
     sip = solution(3).sip
-    assert sip is not None
     expected = sip.pixel_to_sky(x, y)
     with fits.open(tmp_path / "e.fits") as hdus, warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -10,6 +10,7 @@ from mpipipe.stages.ic.psf_determination import psf_determination
 from mpipipe.stages.ic.source_detection import source_detection
 from mpipipe.stages.ic.source_measurement import source_measurement
 from mpipipe.stages.ic.wcs_determination import wcs_determination
+from mpipipe.stages.ic.wcs_verification import wcs_verification
 from mpipipe.stages.stage import Stage
 
 PIPELINE: tuple[Stage, ...] = (
@@ -19,6 +20,7 @@ PIPELINE: tuple[Stage, ...] = (
     psf_determination,
     ap_correct,
     wcs_determination,
+    wcs_verification,
     photocal,
     output,
 )

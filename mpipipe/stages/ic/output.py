@@ -32,7 +32,7 @@ def output(
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Hand over what was found; a WCS that was not found on stars leaves the header's."""
-    if wcs_solution is not None and wcs_solution.sip is not None:
+    if wcs_solution is not None:
         calexp.initial_wcs = calexp.wcs
         calexp.astrometry = wcs_solution
         calexp.wcs = wcs_solution.sip.to_astropy()

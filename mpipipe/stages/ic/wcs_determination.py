@@ -72,11 +72,18 @@ class WcsDeterminationConfig(StageConfig):
         return FitOptions(self.max_order, self.clip, self.floor_mas, self.floor_pixels)
 
 
+def fallback(config: StageConfig, *, icSrc: np.ndarray, **others: object) -> Mapping[str, Any]:
+    """No solution, and no source that was used for one."""
+    icSrc["calib_astrometry_used"] = False
+    return {"wcs_solution": None, "icMatch": ICMATCH.empty(), "icSrc": icSrc}
+
+
 @stage(
     "ic.wcsDetermination",
     needs=("calexp", "icSrc", "reference", "pixel_scale", "sdqa", "warnings"),
     adds=("wcs_solution", "icMatch", "icSrc"),
     config=WcsDeterminationConfig,
+    fallback=fallback,
 )
 def wcs_determination(
     config: WcsDeterminationConfig,
@@ -90,25 +97,24 @@ def wcs_determination(
 ) -> Mapping[str, Any]:
     """Match sources with reference stars and fit a TAN-SIP solution.
 
+    Without a catalogue, which nobody has to give, the header's WCS stays.
+
     Raises
     ------
     BadDataError
-        If no map is beyond chance, or there is neither a catalogue nor a WCS in the header.
+        If the catalogue has no stars here, or no map is beyond chance.
     """
-    header = header_wcs(calexp)
-    if reference is None or not len(reference):
-        if header is None:
-            raise BadDataError(
-                "no reference stars for this field, and no WCS in the header",
-                way_out="give a reference catalogue, or make one of the run's own frames",
-            )
-        warnings.append("no reference stars for this field: the header's WCS stays, unchecked")
-        return {"wcs_solution": _HEADERS, "icMatch": ICMATCH.empty(), "icSrc": icSrc}
+    if reference is None:
+        return fallback(config, icSrc=icSrc)
+    if not len(reference):
+        raise BadDataError(f"reference catalogue {reference.name!r} has no stars around here")
     placed = placed_stars(reference, calexp)
     stars = all_stars(icSrc, placed, brightest_first(reference, calexp.info.band))
     tiers = choose_stars(icSrc[stars.row], config)
     info = calexp.info
-    tried = expectations(header, (info.ra, info.dec), pixel_scale, config.search, calexp.shape)
+    tried = expectations(
+        header_wcs(calexp), (info.ra, info.dec), pixel_scale, config.search, calexp.shape
+    )
     found = find_wcs(stars, tiers, tried, calexp.shape, config.fit, config.enough_stars)
     if found is None:
         raise BadDataError(
@@ -138,14 +144,6 @@ def wcs_determination(
         info.band,
     )
     return {"wcs_solution": solution, "icMatch": matches, "icSrc": icSrc}
-
-
-_NAN = float("nan")
-_HEADERS = WcsSolution(
-    sip=None, kind="header", order=-1, n_matched=0, n_used=0, rms_x=_NAN, rms_y=_NAN, rms_ra=_NAN,
-    rms_dec=_NAN, expected_rms=_NAN, scatter=_NAN, error=_NAN, max_error=_NAN, cv_rms=_NAN,
-    header_offset=_NAN, log_chance=0.0, is_relative=True, reference="",
-)  # fmt: skip
 
 
 def header_wcs(calexp: Exposure) -> TanSip | None:
@@ -320,8 +318,6 @@ def _rms(values: np.ndarray) -> float:
 def _record(sdqa: Sdqa, solution: WcsSolution) -> None:
     """Metrics of a fitted solution."""
     sip = solution.sip
-    if sip is None:
-        return
     for name, value, unit in (
         ("n_matched", solution.n_matched, ""),
         ("n_used", solution.n_used, ""),

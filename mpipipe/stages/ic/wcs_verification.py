@@ -27,6 +27,7 @@ from mpipipe.stages.ic.wcs_determination import (
     all_stars,
     brightest_first,
     clean_sources,
+    fallback,
     placed_stars,
 )
 from mpipipe.stages.ic.wcs_fit import Stars
@@ -86,8 +87,9 @@ class Verdict:
     "ic.wcsVerification",
     needs=("calexp", "icSrc", "reference", "pixel_scale", "wcs_solution", "icMatch", "sdqa",
            "warnings"),
-    adds=("wcs_solution", "icMatch"),
+    adds=("wcs_solution", "icMatch", "icSrc"),
     config=WcsVerificationConfig,
+    fallback=fallback,
 )  # fmt: skip
 def wcs_verification(
     config: WcsVerificationConfig,
@@ -108,8 +110,9 @@ def wcs_verification(
     BadDataError
         With every reason and number, if the solution is bad.
     """
-    if wcs_solution is None or wcs_solution.sip is None or reference is None:
-        return {"wcs_solution": wcs_solution, "icMatch": icMatch}
+    unchanged = {"wcs_solution": wcs_solution, "icMatch": icMatch, "icSrc": icSrc}
+    if wcs_solution is None or reference is None:
+        return unchanged
     order = brightest_first(reference, calexp.info.band)
     stars = all_stars(icSrc, placed_stars(reference, calexp), order)
     clean = clean_sources(icSrc[stars.row])
@@ -122,7 +125,7 @@ def wcs_verification(
         warnings.append(
             f"few stars stand behind the WCS: its error reaches {wcs_solution.max_error:.0f} mas"
         )
-    return {"wcs_solution": wcs_solution, "icMatch": icMatch}
+    return unchanged
 
 
 def verify(

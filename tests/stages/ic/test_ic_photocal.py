@@ -236,9 +236,14 @@ def test_no_catalogue_or_ids_that_do_not_exist() -> None:
     case.matches["refId"][0] = 1
     with pytest.raises(BadDataError, match="does not exist"):
         case.run()
+
+
+def test_without_a_catalogue_there_is_no_zero_point_and_nothing_is_wrong() -> None:
+    case = Case()
     case.reference = None
-    with pytest.raises(BadDataError, match="no reference catalogue"):
-        case.run()
+    found = case.run()
+    assert found["photo_calib"] is None
+    assert np.isnan(found["icSrc"]["psfFlux"]).all()
 
 
 def test_rows_of_ids() -> None:
