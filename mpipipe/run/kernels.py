@@ -9,9 +9,10 @@ def warm_up() -> str:
     """Compile (or load) every kernel on tiny arrays; return the cache folder."""
     from mpipipe.stages.ca import kernels as ca_kernels
     from mpipipe.stages.calibs import kernels as calibs_kernels
-    from mpipipe.stages.cs import kernels as cs_kernels
     from mpipipe.stages.isr import kernels as isr_kernels
+    from mpipipe.stages.warm_up import run_tiny_visit
 
-    for kernels in (isr_kernels, ca_kernels, cs_kernels, calibs_kernels):
+    for kernels in (isr_kernels, ca_kernels, calibs_kernels):
         kernels.warm_up()
+    run_tiny_visit()
     return jit_cache.configure()

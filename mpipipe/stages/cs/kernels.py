@@ -279,10 +279,3 @@ def grow_by_difference(
                         n += 1
         first = last
     return n
-
-
-def warm_up() -> None:
-    """Compile every kernel of cs and sfm, and of what they share, on a tiny synthetic visit."""
-    from mpipipe.stages.cs.warm_up import run_tiny_visit
-
-    run_tiny_visit()
