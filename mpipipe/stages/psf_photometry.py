@@ -117,27 +117,43 @@ def blended_photometry(
 ) -> np.ndarray:
     """Fit sources, each with the models of the others taken off; parameters as `psf_photometry`.
 
-    Sources whose stamps touch no other's are fitted once; the rest `sweeps` times more.
+    Sources whose stamps touch no other's are fitted by `psf_photometry`; the rest first where they
+    are thought to be, then `sweeps` times more with positions free.
     """
-    rows = psf_photometry(pixels, psf, x, y, radius, free=free)
-    blended = np.flatnonzero(_has_neighbour(rows, psf.size) & np.isfinite(rows["flux"]))
-    if not len(blended):
-        return rows
-    order = blended[np.argsort(-rows["flux"][blended], kind="stable")]
-    residual = pixels.image.astype(np.float32)
-    for some in _chunks(order):
-        models, mx, my = _models(psf, rows[some])
-        _subtract(residual, models, mx, my, rows["flux"][some])
-    for _ in range(sweeps):
+    if not sweeps:
+        return psf_photometry(pixels, psf, x, y, radius, free=free)
+    rows = _start(x, y)
+    touching = _has_neighbour(rows, psf.size)
+    alone = np.flatnonzero(~touching)
+    rows[alone] = psf_photometry(pixels, psf, rows["x"][alone], rows["y"][alone], radius, free=free)
+    order = np.flatnonzero(touching)
+    order = order[np.argsort(-_peaks(pixels, rows[order]), kind="stable")]
+    for sweep in range(sweeps + 1 if len(order) else 0):
+        # Made anew: a model that moves is taken off by its slopes only until the next sweep.
+        residual = pixels.image.astype(np.float32)
+        for some in _chunks(order) if sweep else ():
+            models, mx, my = _models(psf, rows[some])
+            _subtract(residual, models, mx, my, rows["flux"][some])
         for some in _chunks(order):
             now = rows[some]
             models, mx, my = _models(psf, now)
             _fit_in_turn(
-                residual, pixels.variance, pixels.unusable, models, mx, my, radius, free, now,
-                np.asarray(x)[some], np.asarray(y)[some], 0.25 * radius,
+                residual, pixels.variance, pixels.unusable, models, mx, my, radius,
+                free and sweep > 0, now, np.asarray(x)[some], np.asarray(y)[some], 0.25 * radius,
             )  # fmt: skip
             rows[some] = now
+        order = order[np.isfinite(rows["flux"][order])]
+        order = order[np.argsort(-rows["flux"][order], kind="stable")]
     return rows
+
+
+def _peaks(pixels: Pixels, rows: np.ndarray) -> np.ndarray:
+    """The image at the sources' pixels; what is not there comes last."""
+    ny, nx = pixels.image.shape
+    j, i = np.round(rows["y"]).astype(np.int64), np.round(rows["x"]).astype(np.int64)
+    there = (j >= 0) & (j < ny) & (i >= 0) & (i < nx)
+    value = pixels.image[np.clip(j, 0, ny - 1), np.clip(i, 0, nx - 1)].astype(float)
+    return np.where(there & np.isfinite(value), value, -np.inf)
 
 
 def _start(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -383,12 +399,13 @@ def _fit_in_turn(
         n = _sums(
             residual, variance, unusable, models[k], mx[k], my[k], radius, row, old, sums
         )  # fmt: skip
-        was_failed = row.failed
-        _solve(sums, n, free and not was_failed, row)
+        _solve(sums, n, free, row)
+        if row.n_pixels == 0:
+            continue
         away = np.hypot(row.x - start_x[k], row.y - start_y[k]) > leash
-        if away or (free and not row.flux > 0):
+        row.failed = away or (free and not row.flux > 0)
+        if row.failed:
             row.x, row.y = old_x, old_y
             _solve(sums, n, False, row)
-            row.failed = True
         _add(residual, models[k], mx[k], my[k], old, 0.0, 0.0)
         _add(residual, models[k], mx[k], my[k], -row.flux, row.x - old_x, row.y - old_y)

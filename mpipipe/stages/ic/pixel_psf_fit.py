@@ -23,7 +23,7 @@ from mpipipe.data import ccd_polynomial
 from mpipipe.data.ccd_polynomial import n_terms
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.pixel_draw import draw_images, evaluate, shift_images
-from mpipipe.data.pixel_psf import PixelPsf
+from mpipipe.data.pixel_psf import PixelPsf, order_of
 from mpipipe.data.pixel_shift import N_TAPS, REACH, circle_weights, shift_image
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
 from mpipipe.stages.psf_photometry import PSF_SOURCE, fit_stamps
@@ -61,11 +61,11 @@ class _State:
 
     @property
     def order(self) -> int:
-        terms = len(self.coefficients)
-        return next(order for order in range(12) if n_terms(order) == terms)
+        """Order of the model's polynomials."""
+        return order_of(len(self.coefficients))
 
 
-def fit(stars: PsfStars, options: PsfOptions) -> PsfFit:
+def fit_pixel(stars: PsfStars, options: PsfOptions) -> PsfFit:
     """Fit a pixel basis; see the module and `mpipipe.stages.ic.psf_stars`.
 
     Raises

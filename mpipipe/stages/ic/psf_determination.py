@@ -30,7 +30,7 @@ from mpipipe.stages.seeing import FWHM_OF_SIGMA, Seeing
 from mpipipe.stages.stage import StageConfig, stage
 
 FITS: Mapping[str, Callable[[PsfStars, PsfOptions], PsfFit]] = {
-    "pixel": pixel_psf_fit.fit,
+    "pixel": pixel_psf_fit.fit_pixel,
     "shapelet": shapelet_psf_fit.fit_shapelet,
     "piff": piff_psf_fit.fit_piff,
 }
@@ -75,7 +75,7 @@ class PsfDeterminationConfig(StageConfig):
         default=150, ge=1, description="stars from which order 3 is tried, if it predicts better"
     )
     sweeps: int = Field(
-        default=1,
+        default=2,
         ge=0,
         description="times that touching sources are fitted again with the others taken off",
     )
