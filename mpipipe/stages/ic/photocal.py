@@ -57,6 +57,10 @@ band that serves."""
 _COLOUR_STARS_OF_OTHER_BAND = 20
 """Stars from which such a colour term is fitted: any is better than none."""
 
+_EXCESS = 0.3
+"""Light of undetected neighbours and of sky that is left, expected in a PSF flux, in units of the
+flux's noise from the sky."""
+
 _NEVER = ("saturated", "bad", "streak", "centroid", "psfFlux")
 _DOUBTFUL = ("edge", "cr", "interpolated", "suspect", "crowded")
 _LEAST_SNR = 30.0
@@ -164,6 +168,7 @@ def photocal(
     matches["photometry_used"] = fit.used
     matches["dMag"] = _residuals(rows[sources], matches, aperture_correction, calibration)
     _record(sdqa, calibration)
+    sdqa.add("ic.photocal.excess", _EXCESS * fit.excess)
     return {"photo_calib": calibration, "icSrc": rows, "icMatch": matches}
 
 
@@ -277,6 +282,7 @@ def _fit(
     error = np.where(error > 0, error, config.unknown_error)
     factor, _ = correction.at(stars["x"], stars["y"])
     uncertain = term is not None and term.error >= _UNKNOWN_OF_OTHER_BAND
+    sky = np.sqrt(np.maximum(stars["psfInstFluxErr"] ** 2 - flux, 0.0))
     options = ZeroPointOptions(
         config.fit_gradient,
         config.fit_colour_term,
@@ -292,6 +298,7 @@ def _fit(
         shape,
         colour=matches["refColor"].astype(float),
         term=term,
+        excess=MAG_PER_RELATIVE * _EXCESS * sky / flux,
         options=options,
     )
 

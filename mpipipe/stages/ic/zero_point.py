@@ -4,6 +4,10 @@
 largest model that the number of stars allows is fitted first, robustly; then a gradient and a
 change of the colour term stay where an F-test says that they are real. A model too small would
 take good stars for outliers, where clouds make a gradient of more than the stars' errors.
+
+Undetected neighbours and sky that is left put the same few electrons into every flux, on average.
+Faint stars, of which a catalogue has many, would pull the zero point by 2 mmag: their excess is
+fitted beside it, as a term that falls with 1 / flux and is held near 0.
 """
 
 from __future__ import annotations
@@ -73,6 +77,8 @@ class ZeroPointFit:
         Robust width of the residuals, outliers included, mag.
     mean_colour
         Of the stars used; NaN without `colour_term`.
+    excess
+        Light that is not the stars', in the unit of the `excess` given: 1 is as much as expected.
     """
 
     zero_points: CcdPolynomial
@@ -81,6 +87,7 @@ class ZeroPointFit:
     residuals: np.ndarray
     scatter: float
     mean_colour: float
+    excess: float
 
     @property
     def n_used(self) -> int:
@@ -96,6 +103,7 @@ def fit_zero_point(
     *,
     colour: np.ndarray | None = None,
     term: ColourTerm | None = None,
+    excess: np.ndarray | None = None,
     options: ZeroPointOptions | None = None,
 ) -> ZeroPointFit:
     """Zero point of stars that are known in the catalogue.
@@ -114,6 +122,9 @@ def fit_zero_point(
         (n,) of the catalogue, in the bands of `term`; NaN where unknown.
     term
         The colour term as it is known beforehand; None: colours take no part.
+    excess
+        (n,) magnitudes by which each star would be too bright with as much light that is not its
+        own as may be expected; None: there is none.
 
     Raises
     ------
@@ -131,7 +142,8 @@ def fit_zero_point(
         off_pivot = colour[known] - term.pivot
         values = values - term.coefficient * off_pivot
     places = terms(position[0][known], position[1][known], shape, 1)
-    problem = _Differences(places, values, variance[known], off_pivot, options)
+    light = None if excess is None else excess[known]
+    problem = _Differences(places, values, variance[known], off_pivot, light, options)
     fit, n, has_change = problem.fit_significant()
     _check(fit, options)
     surface = CcdPolynomial(fit.coefficients[:n], fit.covariance[:n, :n], shape)
@@ -145,7 +157,8 @@ def fit_zero_point(
     residuals[known] = -fit.residuals
     mean = float("nan") if off_pivot is None or term is None else off_pivot[fit.used].mean()
     mean_colour = float(mean + term.pivot) if term is not None else float("nan")
-    return ZeroPointFit(surface, term, used, residuals, _scatter(fit), mean_colour)
+    found = 0.0 if excess is None else float(fit.coefficients[-1])
+    return ZeroPointFit(surface, term, used, residuals, _scatter(fit), mean_colour, found)
 
 
 def _with_colour(
@@ -182,17 +195,18 @@ def _check(fit: LinearFit, options: ZeroPointOptions) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Differences:
-    """The linear problem: value = zero point + gradient + change of the colour term."""
+    """The linear problem: value = zero point + gradient + change of the colour term + excess."""
 
     places: np.ndarray
     values: np.ndarray
     variance: np.ndarray
     off_pivot: np.ndarray | None
+    excess: np.ndarray | None
     options: ZeroPointOptions
 
     def fit_significant(self) -> tuple[LinearFit, int, bool]:
         """The fit with what is significant, its coefficients of the position (1 or 3), and
-        whether the last coefficient is a change of the colour term."""
+        whether the next coefficient is a change of the colour term."""
         n_stars, options = len(self.values), self.options
         gradient = options.fit_gradient and n_stars >= GRADIENT_STARS
         enough = options.fit_colour_term and n_stars >= options.colour_stars
@@ -213,6 +227,9 @@ class _Differences:
         if change and self.off_pivot is not None:
             columns.append(self.off_pivot)
             prior.append(_COLOUR_PRIOR)
+        if self.excess is not None:
+            columns.append(self.excess)
+            prior.append(1.0)
         return robust_fit(
             np.stack(columns, axis=1),
             self.values,

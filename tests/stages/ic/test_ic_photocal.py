@@ -133,6 +133,7 @@ def test_metrics() -> None:
         assert case.sdqa.get(f"ic.photocal.{name}") == getattr(calibration, name)
     assert case.sdqa.get("ic.photocal.gradient") == 0.0
     assert case.sdqa.get("ic.photocal.colour_term") == 0.0
+    assert abs(case.sdqa.get("ic.photocal.excess")) < 1.0
 
 
 def test_flagged_stars_take_no_part_and_are_calibrated_all_the_same() -> None:

@@ -183,6 +183,26 @@ def test_a_wrong_field_is_refused(n: int) -> None:
     assert refused >= (40 if n >= 10 else 35)
 
 
+def test_light_of_others_does_not_pull() -> None:
+    """60 electrons too many in each flux, which faint stars turn into a bias."""
+    plain, with_excess, found = [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x, y = rng.uniform(0, 2000, (2, 300))
+        flux = 10 ** rng.uniform(4.3, 6.0, 300)
+        noise = 0.004 * rng.normal(size=300)
+        difference = 31.0 + 2.5 * np.log10((flux + 60.0) / flux) + noise
+        given = (x, y), difference, np.full(300, 1.6e-5), SHAPE
+        plain.append(fit_zero_point(*given).zero_points.coefficients[0] - 31.0)
+        fit = fit_zero_point(*given, excess=1.0857 * 50.0 / flux)
+        error = np.sqrt(fit.zero_points.covariance[0, 0])
+        with_excess.append((fit.zero_points.coefficients[0] - 31.0) / error)
+        found.append(50.0 * fit.excess)
+    assert np.mean(plain) > 6e-4
+    assert abs(np.mean(with_excess)) < 0.5 and np.std(with_excess) < 1.3
+    assert np.mean(found) == pytest.approx(55.0, abs=8.0)
+
+
 def test_order_of_the_stars_does_not_matter() -> None:
     """And NaN anywhere leaves a star out, nothing else."""
     rng = np.random.default_rng(3)
