@@ -29,7 +29,6 @@ _MAX_CLIPS = 20
 _CHECKED = 12
 """Positions a side where the error of a solution is evaluated."""
 _MAD_TO_SIGMA = 1.4826
-_HALVINGS = 16
 _START_ROUNDS = 6
 _MAX_TURNS = 8
 _COARSE_TURNS = 3
@@ -430,23 +429,13 @@ def _weighted(design: np.ndarray, values: np.ndarray, variance: np.ndarray) -> n
 
 
 def _common_scatter(off: np.ndarray, sigma: np.ndarray, n_fitted: int) -> float:
-    """What must be added in quadrature to `sigma` for the median chi2 to be as expected.
+    """What must be added in quadrature to `sigma` for half the stars to lie within the median chi2.
 
     Residuals of a fit of `n_fitted` coefficients an axis are smaller than errors by their share.
     """
     freedom = max(1.0 - n_fitted / len(off), 0.1)
-    square = (off**2).sum(axis=1) / freedom
-
-    def excess(added: float) -> float:
-        return float(np.median(square / (sigma**2 + added**2))) - _MEDIAN_CHI2
-
-    if excess(0.0) <= 0.0:
-        return 0.0
-    low, high = 0.0, float(np.sqrt(np.median(square))) + 1.0
-    for _ in range(_HALVINGS):
-        mean = 0.5 * (low + high)
-        low, high = (mean, high) if excess(mean) > 0.0 else (low, mean)
-    return high
+    beyond = (off**2).sum(axis=1) / (freedom * _MEDIAN_CHI2) - sigma**2
+    return float(np.sqrt(max(np.median(beyond), 0.0)))
 
 
 def _held_out(pairs: _Pairs, fit: _Polynomials, judged: np.ndarray, folds: int) -> np.ndarray:
