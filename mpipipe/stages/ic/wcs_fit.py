@@ -30,6 +30,7 @@ _CHECKED = 12
 """Positions a side where the error of a solution is evaluated."""
 _MAD_TO_SIGMA = 1.4826
 _START_ROUNDS = 6
+_RIDGE = 1e-11
 _MAX_TURNS = 8
 _COARSE_TURNS = 3
 """First turns of matching and fit: their degrees are 1, 2, 3."""
@@ -152,7 +153,13 @@ class WcsFit:
 
 
 def solve_wcs(
-    stars: Stars, start: TanSip, shape: tuple[int, int], radius: float, options: FitOptions
+    stars: Stars,
+    start: TanSip,
+    shape: tuple[int, int],
+    radius: float,
+    options: FitOptions,
+    *,
+    is_coarse: bool = True,
 ) -> WcsFit | None:
     """Match again and fit by turns, with a radius that follows the residuals.
 
@@ -168,6 +175,8 @@ def solve_wcs(
         Of the first matching, pixels.
     options
         See `FitOptions`.
+    is_coarse
+        Whether `start` lacks the distortion.
 
     Returns
     -------
@@ -179,7 +188,7 @@ def solve_wcs(
         source, reference = stars.near(wcs, radius)
         pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
         # While the map is coarse a high degree would follow wrong matches.
-        known = turn >= _COARSE_TURNS
+        known = turn >= _COARSE_TURNS or not is_coarse
         best = _best_order(pairs, options) if known else _coarse(pairs, turn + 1, options)
         if best is None:
             return None
@@ -380,7 +389,7 @@ def _robust(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | No
         if settled:
             break
     weighted = design[used] / np.sqrt(variance[used])[:, None]
-    covariance = np.linalg.pinv(weighted.T @ weighted, hermitian=True)
+    covariance = _inverted(weighted.T @ weighted)
     grid = _positions(pairs.shape, order)
     errors = ((grid @ covariance) * grid).sum(axis=1).clip(0.0)
     error, max_error = float(np.sqrt(errors.mean())), float(np.sqrt(errors.max()))
@@ -423,9 +432,17 @@ def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
 def _weighted(design: np.ndarray, values: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Weighted least squares by the normal equations, refined once: as good as by QR here."""
     weighted = (design / variance[:, None]).T
-    inverse = np.linalg.pinv(weighted @ design, hermitian=True)
+    inverse = _inverted(weighted @ design)
     coefficients = inverse @ (weighted @ values)
     return np.asarray(coefficients + inverse @ (weighted @ (values - design @ coefficients)))
+
+
+def _inverted(normal: np.ndarray) -> np.ndarray:
+    """Inverse of a normal matrix; directions that no star measures get a large finite variance."""
+    scale = 1.0 / np.sqrt(np.diag(normal))
+    ridge = _RIDGE * np.eye(len(normal))
+    both = np.outer(scale, scale)
+    return np.asarray(np.linalg.inv(normal * both + ridge) * both)
 
 
 def _common_scatter(off: np.ndarray, sigma: np.ndarray, n_fitted: int) -> float:
