@@ -29,8 +29,8 @@ _MAX_CLIPS = 20
 _CHECKED = 12
 """Positions a side where the error of a solution is evaluated."""
 _MAD_TO_SIGMA = 1.4826
-_HALVINGS = 16
 _START_ROUNDS = 6
+_RIDGE = 1e-11
 _MAX_TURNS = 8
 _COARSE_TURNS = 3
 """First turns of matching and fit: their degrees are 1, 2, 3."""
@@ -153,7 +153,13 @@ class WcsFit:
 
 
 def solve_wcs(
-    stars: Stars, start: TanSip, shape: tuple[int, int], radius: float, options: FitOptions
+    stars: Stars,
+    start: TanSip,
+    shape: tuple[int, int],
+    radius: float,
+    options: FitOptions,
+    *,
+    is_coarse: bool = True,
 ) -> WcsFit | None:
     """Match again and fit by turns, with a radius that follows the residuals.
 
@@ -169,6 +175,8 @@ def solve_wcs(
         Of the first matching, pixels.
     options
         See `FitOptions`.
+    is_coarse
+        Whether `start` lacks the distortion.
 
     Returns
     -------
@@ -180,7 +188,7 @@ def solve_wcs(
         source, reference = stars.near(wcs, radius)
         pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
         # While the map is coarse a high degree would follow wrong matches.
-        known = turn >= _COARSE_TURNS
+        known = turn >= _COARSE_TURNS or not is_coarse
         best = _best_order(pairs, options) if known else _coarse(pairs, turn + 1, options)
         if best is None:
             return None
@@ -381,7 +389,7 @@ def _robust(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | No
         if settled:
             break
     weighted = design[used] / np.sqrt(variance[used])[:, None]
-    covariance = np.linalg.pinv(weighted.T @ weighted, hermitian=True)
+    covariance = _inverted(weighted.T @ weighted)
     grid = _positions(pairs.shape, order)
     errors = ((grid @ covariance) * grid).sum(axis=1).clip(0.0)
     error, max_error = float(np.sqrt(errors.mean())), float(np.sqrt(errors.max()))
@@ -424,29 +432,27 @@ def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
 def _weighted(design: np.ndarray, values: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Weighted least squares by the normal equations, refined once: as good as by QR here."""
     weighted = (design / variance[:, None]).T
-    inverse = np.linalg.pinv(weighted @ design, hermitian=True)
+    inverse = _inverted(weighted @ design)
     coefficients = inverse @ (weighted @ values)
     return np.asarray(coefficients + inverse @ (weighted @ (values - design @ coefficients)))
 
 
+def _inverted(normal: np.ndarray) -> np.ndarray:
+    """Inverse of a normal matrix; directions that no star measures get a large finite variance."""
+    scale = 1.0 / np.sqrt(np.diag(normal))
+    ridge = _RIDGE * np.eye(len(normal))
+    both = np.outer(scale, scale)
+    return np.asarray(np.linalg.inv(normal * both + ridge) * both)
+
+
 def _common_scatter(off: np.ndarray, sigma: np.ndarray, n_fitted: int) -> float:
-    """What must be added in quadrature to `sigma` for the median chi2 to be as expected.
+    """What must be added in quadrature to `sigma` for half the stars to lie within the median chi2.
 
     Residuals of a fit of `n_fitted` coefficients an axis are smaller than errors by their share.
     """
     freedom = max(1.0 - n_fitted / len(off), 0.1)
-    square = (off**2).sum(axis=1) / freedom
-
-    def excess(added: float) -> float:
-        return float(np.median(square / (sigma**2 + added**2))) - _MEDIAN_CHI2
-
-    if excess(0.0) <= 0.0:
-        return 0.0
-    low, high = 0.0, float(np.sqrt(np.median(square))) + 1.0
-    for _ in range(_HALVINGS):
-        mean = 0.5 * (low + high)
-        low, high = (mean, high) if excess(mean) > 0.0 else (low, mean)
-    return high
+    beyond = (off**2).sum(axis=1) / (freedom * _MEDIAN_CHI2) - sigma**2
+    return float(np.sqrt(max(np.median(beyond), 0.0)))
 
 
 def _held_out(pairs: _Pairs, fit: _Polynomials, judged: np.ndarray, folds: int) -> np.ndarray:

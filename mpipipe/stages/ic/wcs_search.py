@@ -20,6 +20,7 @@ from mpipipe.stages.ic.wcs_fit import (
     WcsFit,
     fit_shift,
     linear_wcs,
+    match_radius,
     solve_wcs,
 )
 
@@ -27,6 +28,8 @@ SHIFT_REACH = 30.0
 """How far a header's WCS may be off for few stars to move it, arcsec."""
 _SHIFT_RADIUS = (1.0, 3.0)
 """How well they must agree: arcsec and pixels; the larger counts."""
+_ENOUGH_ORDER = 3
+"""A fit of this degree is good enough to start the next one from."""
 _MAX_CHANCE = 0.2
 """Chance matches of a source within the first radius: only so many reference stars are used."""
 
@@ -131,20 +134,42 @@ def find_wcs(
         radius = 2.0 * match.radius
         share = _MAX_CHANCE / (np.pi * radius**2)
         n_references = _brightest_of_density(stars, expectation, shape, share)
-        fit = None
-        for fitted in tiers:
-            chosen = stars.among(fitted, slice(n_references))
-            more = solve_wcs(chosen, start, shape, radius / start.pixel_scale, options)
-            if more is not None and (fit is None or more.error < fit.error):
-                fit = replace(more, source=fitted[more.source])
-            if fit is not None and fit.used.sum() >= enough:
-                break
+        fit = _fitted(stars, tiers, n_references, start, radius, shape, options, enough)
         if fit is not None:
             return Found(fit, "sip" if fit.order > 1 else "affine", match, expectation)
     for expectation in tried:
         if expectation.header is not None:
             return _moved(stars, tiers[-1], expectation, shape, options)
     return None
+
+
+def _fitted(
+    stars: Stars,
+    tiers: list[np.ndarray],
+    n_references: int,
+    start: TanSip,
+    radius: float,
+    shape: tuple[int, int],
+    options: FitOptions,
+    enough: int,
+) -> WcsFit | None:
+    """The most accurate of the fits to ever more sources, until one has enough."""
+    best, last = None, None
+    for fitted in tiers:
+        chosen = stars.among(fitted, slice(n_references))
+        if last is None or last.order < _ENOUGH_ORDER:
+            fit = solve_wcs(chosen, start, shape, radius / start.pixel_scale, options)
+        else:
+            near = match_radius(last)
+            fit = solve_wcs(chosen, last.wcs, shape, near, options, is_coarse=False)
+        if fit is None:
+            continue
+        last = fit
+        if best is None or fit.error < best.error:
+            best = replace(fit, source=fitted[fit.source])
+        if best.used.sum() >= enough:
+            break
+    return best
 
 
 def _plane(stars: Stars, expectation: Expectation) -> np.ndarray:
