@@ -27,7 +27,7 @@ WAY_OUT = "make the catalogue again with mpipipe refcat ingest"
 _PER_FOLDER = 10000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shards:
     """The shards of a catalogue, in the order of their place on the sky (nested).
 
@@ -52,7 +52,7 @@ class Shards:
         return shard_path(folder, int(self.order[number]), int(self.cell[number]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
     """What a reference catalogue is.
 

@@ -21,6 +21,7 @@ from mpipipe.store.fits import open_fits
 
 CHUNK_ROWS = 250_000
 _CHUNK_BYTES = 32 << 20
+_UNIT_SEPARATOR = "\x1f"
 _WAY_OUT = "copy it again from its source, or leave it out"
 
 Columns = Mapping[str, np.ndarray]
@@ -228,14 +229,17 @@ class TextSource(Source):
 
         if not text.strip():
             return
+        # Tabs at the ends of a line would be stripped, together with the empty values before them.
+        delimiter = _UNIT_SEPARATOR if self._delimiter == "\t" else self._delimiter
         try:
             table = text_tables.read(
-                text.decode("utf-8"),
+                # What holds no end of a line would be taken for the name of a file.
+                text.decode("utf-8").replace(self._delimiter, delimiter) + "\n",
                 format="fast_no_header",
                 guess=False,
                 names=list(self.names),
                 include_names=list(names),
-                delimiter=self._delimiter,
+                delimiter=delimiter,
                 comment="#",
                 fill_values=[("", "0"), ("null", "0"), ("NULL", "0")],
             )

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mpipipe.data.errors import ConfigError, OutputError
 from mpipipe.data.refcat import reference_schema
 from mpipipe.data.schema import Schema
 from mpipipe.store.checksums import aside_of
-from mpipipe.store.fits import write_fits_atomically
+from mpipipe.store.fits import write_bytes_atomically
 from mpipipe.store.fits_tables import table_hdu
 from mpipipe.store.refcat.cells import FINEST, finest_cells, parents, unit_vectors
 from mpipipe.store.refcat.index import Index, Shards, shard_path
@@ -31,6 +32,9 @@ _COARSE_ORDER = 3
 _ORDERS_AT_ONCE = 3
 _MOST_BYTES = 64 << 20
 """Of rows that are divided in memory."""
+
+_BLOCK = 2880
+"""Bytes of a FITS block."""
 
 _SAME_PLACE = np.radians(1.0 / 3600.0)
 """Within which two rows of one id are one star."""
@@ -68,7 +72,7 @@ def write_refcat(
     max_rows
         Of a shard.
     made
-        Gives what the index tells about how the catalogue was made; called last.
+        Gives what the index tells about how the catalogue was made; called after the last chunk.
     progress
         Called after every shard.
 
@@ -80,29 +84,41 @@ def write_refcat(
         If it can not be written. Nothing stays then, nor after an interrupt.
     """
     refuse_used(folder)
-    aside = aside_of(folder)
+    schema, aside = reference_schema(bands), aside_of(folder)
     try:
-        aside.mkdir(parents=True)
-        spill = _Spill(aside / "spill", reference_schema(bands), _COARSE_ORDER)
+        with _naming(folder):
+            aside.mkdir(parents=True)
+            spill = _Spill(aside / "spill", schema, _COARSE_ORDER)
         for rows in chunks:
-            spill.add(_placed(rows))
-        writer = _ShardWriter(aside, reference_schema(bands), max_rows, progress)
-        for cell in range(12):
-            writer.divide(spill, 0, cell)
-        shutil.rmtree(aside / "spill", ignore_errors=True)
-        facts = dict(made()) | {"duplicates_left_out": writer.n_duplicates}
-        index = Index(name, tuple(bands), is_absolute, max_rows, writer.shards(), facts)
-        index.write(aside)
-        os.replace(aside, folder)
+            placed = _placed(rows)
+            with _naming(folder):
+                spill.add(placed)
+        facts = dict(made())
+        with _naming(folder):
+            writer = _ShardWriter(aside, schema, max_rows, progress)
+            for cell in range(12):
+                writer.divide(spill, 0, cell)
+            shutil.rmtree(aside / "spill")
+            facts["duplicates_left_out"] = writer.n_duplicates
+            index = Index(name, tuple(bands), is_absolute, max_rows, writer.shards(), facts)
+            index.write(aside)
+            os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return index
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Tell which catalogue can not be written, and what to do about it."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             f"can not be written: {error.strerror or error}",
             file=folder,
             way_out="make space or mend permissions, or choose another folder with -o",
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return index
 
 
 def refuse_used(folder: Path) -> None:
@@ -143,6 +159,8 @@ class _Spill:
         folder.mkdir()
 
     def add(self, rows: np.ndarray) -> None:
+        if not len(rows):
+            return
         cells = parents(rows["finest"], self.order)
         by_cell = np.argsort(cells, kind="stable")
         found, starts = np.unique(cells[by_cell], return_index=True)
@@ -189,12 +207,17 @@ class _ShardWriter:
     def __init__(
         self, folder: Path, schema: Schema, max_rows: int, progress: Progress | None
     ) -> None:
+        from astropy.io import fits
+
         self.n_duplicates = 0
         self._folder = folder
         self._schema = schema
         self._max_rows = max_rows
         self._in_memory = max(max_rows, _MOST_BYTES // schema.dtype.itemsize)
         self._progress = progress
+        # Headers through astropy take as long as some thousand rows, so they are made once.
+        self._primary = fits.PrimaryHDU().header.tostring().encode()
+        self._header = table_hdu(schema, schema.empty()).header
         self._written: list[tuple[int, int, int, str]] = []
 
     def divide(self, spill: _Spill, order: int, cell: int) -> None:
@@ -248,16 +271,16 @@ class _ShardWriter:
             self._divide_rows(rows[begin:end], order + 1, child)
 
     def _write(self, rows: np.ndarray, order: int, cell: int) -> None:
-        from astropy.io import fits
-
-        table = np.empty(len(rows), dtype=self._schema.dtype)
-        for name in self._schema.dtype.names or ():
+        header = self._header.copy()
+        header["NAXIS2"] = len(rows)
+        header["HPXORDER"] = (order, "order of the HEALPix cell (nested, ICRS)")
+        header["HPXPIXEL"] = (cell, "number of the HEALPix cell")
+        table = np.empty(len(rows), dtype=self._schema.dtype.newbyteorder(">"))
+        for name in table.dtype.names or ():
             table[name] = rows[name]
-        hdu = table_hdu(self._schema, table)
-        hdu.header["HPXORDER"] = (order, "order of the HEALPix cell (nested, ICRS)")
-        hdu.header["HPXPIXEL"] = (cell, "number of the HEALPix cell")
-        path = shard_path(self._folder, order, cell)
-        digest = write_fits_atomically(path, fits.HDUList([fits.PrimaryHDU(), hdu]))
+        padding = bytes(-table.nbytes % _BLOCK)
+        content = b"".join([self._primary, header.tostring().encode(), table.tobytes(), padding])
+        digest = write_bytes_atomically(shard_path(self._folder, order, cell), content)
         self._written.append((order, cell, len(rows), digest))
         if self._progress is not None:
             self._progress(len(rows))
