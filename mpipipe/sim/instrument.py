@@ -93,17 +93,24 @@ def make_instrument(survey: Survey) -> Instrument:
     nearest = sorted(camera.detectors, key=lambda d: (round(np.hypot(d.x_mm, d.y_mm), 6), d.number))
     used = tuple(nearest[: survey.n_ccds])
     for detector in used:
-        _check_geometry(camera, detector)
+        _check_channels(survey, camera, detector)
     return Instrument(camera, used, survey.n_snaps or camera.n_snaps)
 
 
-def _check_geometry(camera: Camera, detector: Detector) -> None:
+def _check_channels(survey: Survey, camera: Camera, detector: Detector) -> None:
     if camera.flip_y_after_assembly:
         raise ConfigError(
             f"camera {camera.name!r} is turned after assembly, which is not simulated",
             key="flip_y_after_assembly",
         )
     for channel in camera.type_of(detector).channels:
+        full = channel.saturation or 65535.0
+        if survey.bias_level >= 0.9 * full:
+            raise ConfigError(
+                f"leaves no room for light: channel {channel.name} is full at {full:g} adu",
+                key="bias_level",
+                way_out="a lower level",
+            )
         missing = [
             name for name in ("datasec", "biassec", "detsec") if getattr(channel, name) is None
         ]

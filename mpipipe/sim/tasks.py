@@ -17,7 +17,6 @@ from mpipipe import __version__
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.sim.exposures import (
     FLAT_TIME,
-    SNAP_GAP,
     bias_frame,
     dark_frame,
     flat_frame,
@@ -26,10 +25,11 @@ from mpipipe.sim.exposures import (
 from mpipipe.sim.instrument import make_chip, make_instrument
 from mpipipe.sim.raw_files import RawIdentity, write_raw
 from mpipipe.sim.refcat import write_reference
+from mpipipe.sim.sky import check_counts
 from mpipipe.sim.survey import Survey
 from mpipipe.sim.toml_text import to_toml
 from mpipipe.sim.truth import write_catalogue, write_detector, write_visit
-from mpipipe.sim.visits import FIRST_VISIT, plan_visit
+from mpipipe.sim.visits import FIRST_VISIT, SNAP_GAP, plan_visit
 from mpipipe.store.checksums import read_json, write_json_atomically, write_text_atomically
 from mpipipe.store.scan import SKIP_MARK
 
@@ -135,6 +135,7 @@ def prepare(survey: Survey, folder: SimFolder) -> None:
         If it can not be written.
     """
     make_instrument(survey)
+    check_counts(survey)
     options = _options(survey, folder)
     path = folder.root / OPTIONS_FILE
     if path.exists():
