@@ -88,7 +88,7 @@ class Survey:
     cloud_structure: float = _option(
         0.0, "structure of the clouds: rms of their extinction at an instant, over its mean"
     )
-    cloud_scale: float = _option(0.3, "correlation length of the structure [field radius]")
+    cloud_scale: float = _option(0.5, "correlation length of the structure [field radius]")
     cloud_drift: float = _option(0.01, "its drift with the wind [field radius/s]")
 
     # Stars
@@ -307,7 +307,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "dither": 90.0,
         "visit_interval": 0.3,
         "clouds": 1.0,
-        "cloud_structure": 0.3,
+        "cloud_structure": 0.1,
         "night_scatter": 0.03,
         "truth_images": False,
     },
