@@ -381,7 +381,7 @@ _TINY = 1e-12
 _MANY = 99_999
 """Exposures of a kind: their numbers have so much room."""
 
-_RANGES: Mapping[str, tuple[float, float]] = {
+RANGES: Mapping[str, tuple[float, float]] = {
     "n_visits": (1, _MANY),
     "n_bias": (0, _MANY),
     "n_dark": (0, _MANY),
@@ -508,10 +508,8 @@ def _check(survey: Survey) -> None:
 
 
 def _check_number(key: str, number: float) -> None:
-    low, high = _RANGES.get(key, (0, math.inf))
-    if not math.isfinite(number):
-        raise ConfigError(f"must be finite, is {number}", key=key)
-    if not low <= number <= high:
+    low, high = RANGES.get(key, (0, math.inf))
+    if not low <= number <= high or not math.isfinite(number):
         upper = "" if high == math.inf else f", at most {high:g}"
         raise ConfigError(
             f"can not be {number}",
