@@ -154,12 +154,14 @@ def _refuse_options(context: typer.Context) -> None:
 
 def _describe(root: Path, truth: Path | None, plot: Path | None) -> None:
     """Tell what is in a simulation."""
-    from mpipipe.sim.describe import draw, lines_of, read_simulation
+    from mpipipe.sim.describe import lines_of, read_simulation
 
     found = read_simulation(root, truth)
     for line in lines_of(found):
         typer.echo(line)
     if plot is not None:
+        from mpipipe.sim.picture import draw
+
         draw(found, plot)
         typer.echo(f"drawn: {plot}")
 
