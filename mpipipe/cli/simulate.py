@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def simulate(
+    context: typer.Context,
     out: Annotated[
         Path | None,
         typer.Argument(
@@ -56,6 +57,9 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set any option of the simulator."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in OUT by the options it was begun with.")
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="With describe: draw what is in it, too."),
@@ -74,9 +78,11 @@ def simulate(
     Examples:
       mpipipe simulate SIM --preset tiny --seed 7
       mpirun -n 8 mpipipe simulate SIM --preset small --set cosmic_rays=1.0
+      mpirun -n 8 mpipipe simulate SIM --resume
       mpipipe simulate describe SIM --plot sim.png
     """
     from mpipipe.data.errors import ConfigError
+    from mpipipe.sim.tasks import SimFolder, begun_simulation
 
     if out == Path("describe") and described is not None:
         _describe(described, truth, plot)
@@ -105,35 +111,57 @@ def simulate(
         return
     if out is None:
         raise ConfigError("needs a folder to fill", way_out="mpipipe simulate OUT --preset tiny")
+    folder = SimFolder.at(out, truth)
+    if resume:
+        _refuse_options(context)
+        survey, folder = begun_simulation(out, truth)
     from mpipipe.cli.drive import warn_of_threads
     from mpipipe.cli.simulation import simulate_on_ranks
     from mpipipe.parallel.together import FailedOnMasterError
-    from mpipipe.sim.tasks import SimFolder
 
     warn_of_threads()
-    folder = SimFolder.at(out, truth)
     try:
         result = simulate_on_ranks(survey, folder, quiet=quiet)
     except FailedOnMasterError as error:
         raise typer.Exit(Exit.COULD_NOT_RUN) from error
-    if result.interrupted:
-        raise typer.Exit(Exit.RESUME_ME)
-    if result.n_failed:
-        raise typer.Exit(Exit.WITH_FAILURES)
+    if result.interrupted or result.n_failed:
+        if result.is_master:
+            what = "interrupted" if result.interrupted else f"{result.n_failed} tasks failed"
+            typer.echo(f"{what}; go on with: mpipipe simulate {out} --resume", err=True)
+        raise typer.Exit(Exit.RESUME_ME if result.interrupted else Exit.WITH_FAILURES)
     if result.is_master and not quiet:
         typer.echo(f"raw frames: {folder.raw}")
         typer.echo(f"reference stars: {folder.refcat}")
         typer.echo(f"truth: {folder.truth}")
 
 
+_WITH_RESUME = ("context", "out", "truth", "resume", "quiet")
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """With --resume the folder's own options hold."""
+    from mpipipe.data.errors import ConfigError
+
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _WITH_RESUME and source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(
+                "the folder's own options hold when it is resumed",
+                key=f"--{name.replace('_', '-')}",
+                way_out="leave it out, or fill another folder",
+            )
+
+
 def _describe(root: Path, truth: Path | None, plot: Path | None) -> None:
     """Tell what is in a simulation."""
-    from mpipipe.sim.describe import draw, lines_of, read_simulation
+    from mpipipe.sim.describe import lines_of, read_simulation
 
     found = read_simulation(root, truth)
     for line in lines_of(found):
         typer.echo(line)
     if plot is not None:
+        from mpipipe.sim.picture import draw
+
         draw(found, plot)
         typer.echo(f"drawn: {plot}")
 

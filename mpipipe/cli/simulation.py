@@ -10,7 +10,7 @@ from mpipipe.parallel.progress import make_progress
 from mpipipe.parallel.tasks import TaskReport, TaskResult, TaskSpec
 from mpipipe.parallel.together import on_master, together
 from mpipipe.sim.survey import Survey
-from mpipipe.sim.tasks import SimFolder, SimTask, make_tasks, prepare, run_task
+from mpipipe.sim.tasks import SimFolder, SimTask, make_tasks, prepare, remove_torn, run_task
 
 PHASE = "simulate"
 
@@ -58,6 +58,8 @@ def simulate_on_ranks(survey: Survey, folder: SimFolder, *, quiet: bool) -> Simu
         ]
         progress = None if quiet else make_progress(lambda number: tasks[number].key)
         report = ranks.run_phase(PHASE, specs, _nothing_to_commit, progress)
+        if ranks.world.is_master:
+            remove_torn(folder)
         n_failed = (
             len(tasks)
             - report.n_left

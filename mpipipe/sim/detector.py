@@ -13,6 +13,7 @@ from mpipipe.sim.instrument import Chip, make_chip, make_instrument
 from mpipipe.sim.optics import vignetting, vignetting_at
 from mpipipe.sim.seeds import generator
 from mpipipe.sim.survey import Survey
+from mpipipe.sim.tree_rings import pixel_area
 
 HOT, DEAD, LOW = 1, 2, 4
 """Bits of the truth's defect map."""
@@ -38,8 +39,9 @@ def defect_map(survey: Survey, ccd: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def response(survey: Survey, ccd: str, band: str) -> np.ndarray:
-    """Relative response of the pixels of a CCD, (ny, nx) float32.
+    """Relative response of the pixels of a CCD to even light, (ny, nx) float32.
 
+    It has the areas of the pixels in it (`tree_rings.pixel_area`), as a flat does.
     Its mean over all CCDs in use is 1 but for dust and defects, so that fluxes in electrons are
     those after division by a flat that is normalised by the camera.
     """
@@ -52,6 +54,8 @@ def response(survey: Survey, ccd: str, band: str) -> np.ndarray:
         part = result[start : start + 256]
         part *= 1.0 + survey.pixel_response * rng.standard_normal(part.shape, dtype=np.float32)
     _add_dust(survey, ccd, result)
+    if survey.tree_rings > 0:
+        result *= pixel_area(survey, chip)
     defects = defect_map(survey, ccd)
     result[(defects & DEAD) != 0] = 0.0
     low = (defects & LOW) != 0

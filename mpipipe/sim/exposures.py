@@ -8,26 +8,26 @@ import numpy as np
 
 from mpipipe.sim import cosmic_rays
 from mpipipe.sim.astrometry import CcdWcs, FocalPlane, focal_plane, true_wcs
+from mpipipe.sim.clouds import transmission
 from mpipipe.sim.detector import brighter_fatter, dark_rate, full_well_map, response, spill
 from mpipipe.sim.eggs import passing, planted
-from mpipipe.sim.instrument import Instrument, make_chip, make_instrument
+from mpipipe.sim.instrument import Chip, Instrument, make_chip, make_instrument
 from mpipipe.sim.movers import colour, in_field, places_at, survey_movers
-from mpipipe.sim.optics import Psf, cloud_transmission, make_psf
+from mpipipe.sim.optics import Psf, make_psf
 from mpipipe.sim.readout import read_out
 from mpipipe.sim.render import add_galaxies, add_stars, add_streak
 from mpipipe.sim.seeds import generator
-from mpipipe.sim.sky import GALAXY, magnitudes_at, objects_around, positions_at
+from mpipipe.sim.sky import GALAXY, bulge_fraction, magnitudes_at, objects_around, positions_at
+from mpipipe.sim.stray_light import draw_stray_light
 from mpipipe.sim.survey import Survey
-from mpipipe.sim.visits import Visit, plan_visit
+from mpipipe.sim.tree_rings import displaced, pixel_area
+from mpipipe.sim.visits import SNAP_GAP, Visit, plan_visit
 
 FLAT_TIME = 5.0
 """Exposure time of flats, seconds."""
 
 _MARGIN = 150.0
 """Sources this far outside a CCD still shine into it, pixels; brighter ones reach further."""
-
-SNAP_GAP = 2.0
-"""From the end of a snap to the start of the next, seconds."""
 
 _TRAIL_STEP = 0.1
 """Points of a trail stand so many FWHM apart: closer than anybody can see."""
@@ -97,7 +97,8 @@ class VisitTruth:
     Attributes
     ----------
     expected
-        (ny, nx) float32 electrons of all snaps: sources and sky on pixels of unit response.
+        (ny, nx) float32 electrons of all snaps, over the response to even light: sources,
+        stray light and sky.
     sky
         Electrons per pixel of all snaps at the field's centre.
     rays
@@ -167,8 +168,9 @@ def simulate_visit(
     visit = plan_visit(survey, index, instrument.n_snaps)
     place = focal_plane(instrument.camera, chip.detector, instrument.detectors, survey)
     wcs = true_wcs(place, survey, visit)
-    sources = find_sources(survey, visit, place, wcs, chip.shape)
-    bodies = find_bodies(survey, visit, place, wcs, chip.shape, instrument)
+    sources = find_sources(survey, visit, place, wcs, chip)
+    bodies = find_bodies(survey, visit, place, wcs, chip, instrument)
+    area = pixel_area(survey, chip) if survey.tree_rings > 0 else None
     sky = _sky_image(visit, place, chip.shape, survey.snap_time)
     raw, rays, psfs = [], [], []
     expected = np.zeros(chip.shape, dtype=np.float32)
@@ -178,13 +180,17 @@ def simulate_visit(
         psf = make_psf(survey, instrument.camera, chip.detector, place, visit, snap)
         psfs.append(psf)
         if light is None or visit.seeing[snap] != visit.seeing[snap - 1]:
-            light = draw_sources(survey, psf, sources, chip.shape) + sky
+            light = draw_sources(survey, psf, sources, chip.shape, visit.band)
+            light = _per_area(light, area) + sky
+            if survey.spikes > 0 or survey.ghosts > 0:
+                light += draw_stray_light(survey, visit, psf, wcs, chip.shape)
         mean = light
         if len(bodies.x):
-            mean = light + draw_bodies(survey, psf, bodies, chip.shape, snap, instrument.n_snaps)
+            moving = draw_bodies(survey, psf, bodies, chip.shape, snap, instrument.n_snaps)
+            mean = light + _per_area(moving, area)
         expected += mean
         if visit.streak_snap == snap:
-            mean = mean + _streak(survey, psf, place, visit, state[snap])
+            mean = mean + _per_area(_streak(survey, psf, place, visit, state[snap]), area)
         hits = cosmic_rays.hits(
             survey,
             chip.detector,
@@ -203,6 +209,13 @@ def simulate_visit(
     return raw, VisitTruth(
         visit, wcs, tuple(psfs), sources, bodies, expected, total_sky, tuple(rays), state
     )
+
+
+def _per_area(image: np.ndarray, area: np.ndarray | None) -> np.ndarray:
+    """Light of sources over the areas of pixels: it is only displaced where those differ."""
+    if area is not None:
+        image /= area
+    return image
 
 
 def _expose(
@@ -232,10 +245,10 @@ def _photons(mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def find_sources(
-    survey: Survey, visit: Visit, place: FocalPlane, wcs: CcdWcs, shape: tuple[int, int]
+    survey: Survey, visit: Visit, place: FocalPlane, wcs: CcdWcs, chip: Chip
 ) -> Sources:
     """The objects whose light can reach a CCD."""
-    ny, nx = shape
+    ny, nx = chip.shape
     ra0, dec0 = wcs.pixel_to_sky(np.array([(nx - 1) / 2.0]), np.array([(ny - 1) / 2.0]))
     scale = np.sqrt(abs(np.linalg.det(place.matrix)))
     radius = (0.5 * np.hypot(nx, ny) + _MARGIN) * scale / 60.0
@@ -246,9 +259,10 @@ def find_sources(
     near = (x > -_MARGIN) & (x < nx + _MARGIN) & (y > -_MARGIN) & (y < ny + _MARGIN)
     rows, ra, dec, x, y = rows[near], ra[near], dec[near], x[near], y[near]
     x, y = _refracted(survey, visit, wcs, rows, x, y)
+    x, y = displaced(survey, chip, x, y)
     mag = magnitudes_at(survey, rows, visit.band, visit.mjd)
     flux = 10.0 ** (-0.4 * (mag - survey.of_band("zero_points", visit.band)))
-    flux *= cloud_transmission(visit, *place.to_unit(x, y))
+    flux *= transmission(survey, visit, *place.to_unit(x, y))
     return Sources(rows, ra, dec, x, y, mag, flux)
 
 
@@ -257,11 +271,11 @@ def find_bodies(
     visit: Visit,
     place: FocalPlane,
     wcs: CcdWcs,
-    shape: tuple[int, int],
+    chip: Chip,
     instrument: Instrument,
 ) -> Bodies:
     """The bodies of the Solar System whose light can reach a CCD."""
-    ny, nx = shape
+    ny, nx = chip.shape
     rows = all_movers(survey)
     seconds = (instrument.n_snaps - 1) * SNAP_GAP + instrument.n_snaps * survey.snap_time
     middle = visit.mjd + 0.5 * seconds / 86400.0
@@ -271,11 +285,12 @@ def find_bodies(
     x, y = wcs.sky_to_pixel(now.ra, now.dec)
     x1, y1 = wcs.sky_to_pixel(later.ra, later.dec)
     near = (x > -_MARGIN) & (x < nx + _MARGIN) & (y > -_MARGIN) & (y < ny + _MARGIN)
+    vx, vy = (x1 - x)[near] / 60.0, (y1 - y)[near] / 60.0
+    x, y = displaced(survey, chip, x[near], y[near])
     mag = now.mag[near] + colour(visit.band)
     flux = 10.0 ** (-0.4 * (mag - survey.of_band("zero_points", visit.band)))
-    flux = flux * cloud_transmission(visit, *place.to_unit(x[near], y[near]))
-    vx, vy = (x1 - x)[near] / 60.0, (y1 - y)[near] / 60.0
-    return Bodies(rows[near], now.ra[near], now.dec[near], x[near], y[near], vx, vy, mag, flux)
+    flux = flux * transmission(survey, visit, *place.to_unit(x, y))
+    return Bodies(rows[near], now.ra[near], now.dec[near], x, y, vx, vy, mag, flux)
 
 
 def all_movers(survey: Survey) -> np.ndarray:
@@ -332,7 +347,9 @@ def _refracted(
     return x + amount * step[0], y + amount * step[1]
 
 
-def draw_sources(survey: Survey, psf: Psf, sources: Sources, shape: tuple[int, int]) -> np.ndarray:
+def draw_sources(
+    survey: Survey, psf: Psf, sources: Sources, shape: tuple[int, int], band: str
+) -> np.ndarray:
     """Expected electrons of all sources in one snap, (ny, nx) float32."""
     image = np.zeros(shape, dtype=np.float32)
     rows, flux = sources.rows, sources.flux * survey.snap_time
@@ -353,7 +370,7 @@ def draw_sources(survey: Survey, psf: Psf, sources: Sources, shape: tuple[int, i
         sources.x[galaxy],
         sources.y[galaxy],
         flux[galaxy],
-        bulge=rows["bulge"],
+        bulge=bulge_fraction(survey, rows, band),
         disk_radius=rows["disk_radius"] / scale,
         bulge_radius=rows["bulge_radius"] / scale,
         shape=axes,

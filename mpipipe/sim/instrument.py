@@ -77,7 +77,12 @@ def make_instrument(survey: Survey) -> Instrument:
     """
     camera = load_camera(survey.camera)
     if camera.kind != "raw":
-        raise ConfigError("the camera writes no raw frames", file=survey.camera, key="kind")
+        raise ConfigError(
+            "the camera writes no raw frames",
+            file=survey.camera,
+            key="kind",
+            way_out="a camera of kind raw",
+        )
     if survey.format and survey.format not in tuple(FileFormat):
         raise ConfigError(
             f"no raw format {survey.format!r}",
@@ -88,22 +93,41 @@ def make_instrument(survey: Survey) -> Instrument:
         camera = with_format(camera, FileFormat(survey.format))
     if survey.n_ccds > len(camera.detectors):
         raise ConfigError(
-            f"camera {camera.name!r} has only {len(camera.detectors)} CCDs", key="n_ccds"
+            f"camera {camera.name!r} has only {len(camera.detectors)} CCDs",
+            key="n_ccds",
+            way_out=f"at most {len(camera.detectors)}, or another camera",
         )
     nearest = sorted(camera.detectors, key=lambda d: (round(np.hypot(d.x_mm, d.y_mm), 6), d.number))
     used = tuple(nearest[: survey.n_ccds])
     for detector in used:
-        _check_geometry(camera, detector)
+        _check_channels(survey, camera, detector)
     return Instrument(camera, used, survey.n_snaps or camera.n_snaps)
 
 
-def _check_geometry(camera: Camera, detector: Detector) -> None:
+def _check_channels(survey: Survey, camera: Camera, detector: Detector) -> None:
     if camera.flip_y_after_assembly:
         raise ConfigError(
             f"camera {camera.name!r} is turned after assembly, which is not simulated",
             key="flip_y_after_assembly",
+            way_out="another camera, or a camera file without it",
         )
-    for channel in camera.type_of(detector).channels:
+    kind = camera.type_of(detector)
+    shapes = {channel.datasec.shape for channel in kind.channels if channel.datasec is not None}
+    if kind.crosstalk is not None and len(shapes) > 1:
+        raise ConfigError(
+            f"camera {camera.name!r} has crosstalk between channels of different sizes, which is "
+            "not simulated",
+            key="crosstalk",
+            way_out="another camera, or a camera file without it",
+        )
+    for channel in kind.channels:
+        full = channel.saturation or 65535.0
+        if survey.bias_level >= 0.9 * full:
+            raise ConfigError(
+                f"leaves no room for light: channel {channel.name} is full at {full:g} adu",
+                key="bias_level",
+                way_out="a lower level",
+            )
         missing = [
             name for name in ("datasec", "biassec", "detsec") if getattr(channel, name) is None
         ]

@@ -145,9 +145,3 @@ def vignetting_at(survey: Survey, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The same at field positions in units of the field's radius."""
     r2 = u * u + v * v
     return np.asarray(1.0 - survey.vignetting * r2 * (0.3 + 0.7 * r2))
-
-
-def cloud_transmission(visit: Visit, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Factor on fluxes by the atmosphere at field positions in units of the field's radius."""
-    mag = visit.extinction + visit.cloud_gradient[0] * u + visit.cloud_gradient[1] * v
-    return np.asarray(10.0 ** (-0.4 * np.maximum(mag, 0.0)))

@@ -96,8 +96,6 @@ def _signals(chip: Chip, charge: np.ndarray) -> list[np.ndarray]:
     if chip.crosstalk is None:
         return signals
     shape = signals[0].shape
-    if any(signal.shape != shape for signal in signals):
-        raise ValueError("crosstalk needs channels of one shape")
     stack = np.stack([signal.ravel() for signal in signals])
     # In blocks that stay in the cache.
     for start in range(0, stack.shape[1], 1 << 15):

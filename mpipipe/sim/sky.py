@@ -11,17 +11,22 @@ from functools import lru_cache
 
 import numpy as np
 
+from mpipipe.data.errors import ConfigError
 from mpipipe.data.schema import Column, Schema
 from mpipipe.sim.astrometry import gnomonic, inverse_gnomonic
 from mpipipe.sim.earth import earth_from_sun
 from mpipipe.sim.lightcurves import Variability, offsets
 from mpipipe.sim.seeds import generator
+from mpipipe.sim.star_counts import cumulative_counts
 from mpipipe.sim.survey import BANDS, Survey
 
 TILE = 3.0
 """Side of a tile, arcmin."""
 
 STAR, GALAXY = 0, 1
+
+_MOST_IN_TILE = 1 << 20
+"""Identifiers have room for so many objects of a tile."""
 
 OBJECTS = Schema(
     "objects",
@@ -45,7 +50,7 @@ OBJECTS = Schema(
         Column("epoch", "f8", "d", "MJD of its phase, or of a transient's maximum", "time.epoch"),
         Column("timescale", "f4", "d", "its time scale, if it is not periodic", "time.scale"),
         Column("host", "i8", "", "id of the galaxy that it is in; -1 for none", "meta.id.assoc"),
-        Column("bulge", "f4", "", "fraction of light in a de Vaucouleurs bulge", ""),
+        Column("bulge", "f4", "", "fraction of light in r in a de Vaucouleurs bulge", ""),
         Column("disk_radius", "f4", "arcsec", "half-light radius of the exponential", ""),
         Column("bulge_radius", "f4", "arcsec", "half-light radius of the bulge", ""),
         Column("axis_ratio", "f4", "", "minor over major axis", ""),
@@ -72,6 +77,10 @@ _GALAXY_COLOURS = {
     "iz": np.array([0.10, 0.20, 0.35]),
     "zy": np.array([0.05, 0.10, 0.20]),
 }
+
+_GRADIENT = (2.2, 1.0, 0.0, -0.5, -0.8, -0.95)
+"""Magnitudes by which bulges are fainter in ugrizy than in r, over their excess in g - r: the
+difference between the colours of early and late types."""
 
 
 def objects_around(survey: Survey, ra: float, dec: float, radius: float) -> np.ndarray:
@@ -125,12 +134,33 @@ def tile_objects(survey: Survey, i: int, j: int) -> np.ndarray:
     return rows
 
 
+def check_counts(survey: Survey) -> None:
+    """See that a tile can hold the objects that are asked for.
+
+    Raises
+    ------
+    ConfigError
+        If it can not.
+    """
+    expected = {
+        "star_density": star_count(survey, survey.star_mag_min, survey.star_mag_max),
+        "galaxy_density": sum(galaxy_counts(survey)),
+    }
+    for key, number in expected.items():
+        if not number * TILE**2 < _MOST_IN_TILE / 2:
+            raise ConfigError(
+                f"makes {number:.3g} objects a square arcmin",
+                key=key,
+                way_out=f"fewer than {_MOST_IN_TILE / 2 / TILE**2:.0f}, down to the faintest",
+            )
+
+
 def _first_id(i: int, j: int) -> int:
     """Id of the first object of a tile.
 
-    2^12 tiles a side are 200 degrees, 2^20 objects fit in the densest tile.
+    2^12 tiles a side are 200 degrees.
     """
-    return ((j + 2048) << 12 | (i + 2048)) << 20
+    return ((j + 2048) << 12 | (i + 2048)) * _MOST_IN_TILE
 
 
 def draw_magnitudes(
@@ -148,13 +178,24 @@ def expected_count(at: float, pivot: float, bright: float, faint: float, slope: 
     return float(at / k * (np.exp(k * (faint - pivot)) - np.exp(k * (bright - pivot))))
 
 
+def star_count(survey: Survey, bright: float, faint: float) -> float:
+    """Expected stars per square arcmin between two magnitudes r."""
+    if survey.star_counts == "galactic":
+        return float(cumulative_counts(bright, faint, survey.ra, survey.dec)[1][-1])
+    return expected_count(survey.star_density, 20.0, bright, faint, survey.star_slope)
+
+
 def _stars(survey: Survey, rng: np.random.Generator) -> np.ndarray:
-    limits = (survey.star_mag_min, survey.star_mag_max, survey.star_slope)
-    n = rng.poisson(expected_count(survey.star_density, 20.0, *limits) * TILE**2)
+    limits = (survey.star_mag_min, survey.star_mag_max)
+    n = rng.poisson(star_count(survey, *limits) * TILE**2)
     rows = OBJECTS.empty(n)
     rows["kind"] = STAR
     rows["ra"], rows["dec"] = rng.uniform(0.0, TILE, (2, n))
-    mag = draw_magnitudes(rng, n, *limits)
+    if survey.star_counts == "galactic":
+        at, counts = cumulative_counts(*limits, survey.ra, survey.dec)
+        mag = np.interp(rng.uniform(0.0, counts[-1], n), counts, at)
+    else:
+        mag = draw_magnitudes(rng, n, *limits, survey.star_slope)
     # A blue and a red peak, the red one for the faint ones: halo turn-off and disk dwarfs.
     red = rng.uniform(size=n) < np.clip(0.3 + 0.06 * (mag - 18.0), 0.2, 0.7)
     kind = np.where(red, rng.normal(0.75, 0.12, n), rng.normal(0.3, 0.1, n))
@@ -169,12 +210,21 @@ def _stars(survey: Survey, rng: np.random.Generator) -> np.ndarray:
     return rows
 
 
-def _galaxies(survey: Survey, rng: np.random.Generator) -> np.ndarray:
+def galaxy_counts(survey: Survey) -> tuple[float, float]:
+    """Expected galaxies per square arcmin before and beyond the break of their counts."""
     bright = (survey.galaxy_mag_min, survey.galaxy_break, survey.galaxy_slope)
     faint = (survey.galaxy_break, survey.galaxy_mag_max, survey.galaxy_slope_faint)
     at_break = survey.galaxy_density * 10 ** (survey.galaxy_slope * (survey.galaxy_break - 24.0))
-    n_bright = rng.poisson(expected_count(survey.galaxy_density, 24.0, *bright) * TILE**2)
-    n_faint = rng.poisson(expected_count(at_break, survey.galaxy_break, *faint) * TILE**2)
+    return (
+        expected_count(survey.galaxy_density, 24.0, *bright),
+        expected_count(at_break, survey.galaxy_break, *faint),
+    )
+
+
+def _galaxies(survey: Survey, rng: np.random.Generator) -> np.ndarray:
+    bright = (survey.galaxy_mag_min, survey.galaxy_break, survey.galaxy_slope)
+    faint = (survey.galaxy_break, survey.galaxy_mag_max, survey.galaxy_slope_faint)
+    n_bright, n_faint = (rng.poisson(number * TILE**2) for number in galaxy_counts(survey))
     n = n_bright + n_faint
     mag = np.concatenate(
         [draw_magnitudes(rng, n_bright, *bright), draw_magnitudes(rng, n_faint, *faint)]
@@ -311,6 +361,19 @@ def _set_magnitudes(
     rows["mag_i"] = r - colour["ri"]
     rows["mag_z"] = r - colour["ri"] - colour["iz"]
     rows["mag_y"] = r - colour["ri"] - colour["iz"] - colour["zy"]
+
+
+def bulge_fraction(survey: Survey, rows: np.ndarray, band: str) -> np.ndarray:
+    """Fraction of the light of galaxies in their bulges, in a band.
+
+    Bulges are redder than their disks by `galaxy_colour_gradient`; the sum of both, which the
+    magnitudes tell, is the same whatever the gradient.
+    """
+    redder = survey.galaxy_colour_gradient * _GRADIENT[BANDS.index(band)]
+    if redder == 0.0:
+        return np.asarray(rows["bulge"])
+    bulge = rows["bulge"] * 10.0 ** (-0.4 * redder)
+    return np.asarray(bulge / (bulge + (1.0 - rows["bulge"])))
 
 
 def magnitudes_at(survey: Survey, rows: np.ndarray, band: str, mjd: float) -> np.ndarray:

@@ -14,9 +14,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from mpipipe.data.errors import ConfigError
+from mpipipe.sim.star_counts import LOWEST_LATITUDE, galactic_place
 
 BANDS = ("u", "g", "r", "i", "z", "y")
 """Order of all tuples that have one number a band."""
+
+STAR_COUNTS = ("power-law", "galactic")
+"""How many stars there are: as density and slope say, or as the Galaxy has them."""
 
 PerBand = tuple[float, float, float, float, float, float]
 
@@ -81,8 +85,16 @@ class Survey:
     night_scatter: float = _option(0.0, "scatter of the zero point from night to night, rms [mag]")
     clouds: float = _option(0.0, "largest extinction by clouds [mag]")
     cloud_gradient: float = _option(0.3, "relative change of cloud extinction over the field")
+    cloud_structure: float = _option(
+        0.0, "structure of the clouds: rms of their extinction at an instant, over its mean"
+    )
+    cloud_scale: float = _option(0.5, "correlation length of the structure [field radius]")
+    cloud_drift: float = _option(0.01, "its drift with the wind [field radius/s]")
 
     # Stars
+    star_counts: str = _option(
+        "power-law", "power-law (density and slope below), or galactic: by the place of the field"
+    )
     star_density: float = _option(1.0, "stars at r = 20 [1/mag/arcmin2]")
     star_slope: float = _option(0.15, "slope of log10 of star counts [1/mag]")
     star_mag_min: float = _option(13.5, "brightest star, r [mag]")
@@ -109,6 +121,7 @@ class Survey:
     galaxy_radius_slope: float = _option(-0.1, "slope of log10 of the radius [1/mag]")
     galaxy_radius_scatter: float = _option(0.2, "scatter of the radius [dex]")
     bulge_fraction: float = _option(0.25, "fraction of galaxies that are bulges (de Vaucouleurs)")
+    galaxy_colour_gradient: float = _option(0.0, "g - r of bulges less that of their disks [mag]")
     group_fraction: float = _option(0.3, "fraction of galaxies that come in groups")
     group_members: float = _option(6.0, "mean members of a group")
     group_radius: float = _option(6.0, "scale of groups [arcsec]")
@@ -143,6 +156,12 @@ class Survey:
     ccd_shift: float = _option(0.5, "error of a CCD's place in the camera file, rms [arcsec]")
     ccd_rotation: float = _option(0.01, "error of a CCD's rotation, rms [deg]")
     render_floor: float = _option(0.01, "wings are drawn down to this level [electron/pixel]")
+    spikes: float = _option(0.0, "light of a bright star's diffraction spikes over its own")
+    spike_arms: int = _option(4, "spikes of a star, an even number")
+    spike_length: float = _option(3.0, "distance at which spikes fall to a half [arcsec]")
+    ghosts: float = _option(0.0, "light of each ghost of a bright star over its own")
+    ghost_radius: float = _option(15.0, "radius of the largest ghost [arcsec]")
+    stray_light_mag: float = _option(17.0, "faintest star with spikes and ghosts, r [mag]")
 
     # Response
     vignetting: float = _option(0.12, "loss of light at the field's corner")
@@ -158,6 +177,8 @@ class Survey:
     brighter_fatter: float = _option(
         0.0, "shift of charge between neighbours by their difference [1/electron]"
     )
+    tree_rings: float = _option(0.0, "displacement by tree rings, rms [pixel]")
+    tree_ring_period: float = _option(60.0, "mean distance between rings [pixel]")
 
     # Read-out
     gain: float = _option(1.7, "gain where the camera file gives none [electron/adu]")
@@ -257,6 +278,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "seeing_time": 0.5,
         "night_scatter": 0.01,
         "refraction": (0.12, 0.06, 0.02, 0.01, 0.005, 0.005),
+        "spikes": 0.02,
+        "ghosts": 0.004,
+        "galaxy_colour_gradient": 0.2,
         "streaks": (7,),
         "truth_images": False,
         **_LIVELY,
@@ -271,6 +295,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "seeing_time": 0.5,
         "moon": 1.0,
         "night_scatter": 0.01,
+        "galaxy_colour_gradient": 0.2,
         "truth_images": False,
         **_LIVELY,
     },
@@ -282,6 +307,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "dither": 90.0,
         "visit_interval": 0.3,
         "clouds": 1.0,
+        "cloud_structure": 0.1,
         "night_scatter": 0.03,
         "truth_images": False,
     },
@@ -291,6 +317,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_ccds": 1,
         "bands": ("g", "r"),
         "star_density": 20.0,
+        "spikes": 0.02,
         "truth_images": False,
         **_LIVELY,
     },
@@ -350,31 +377,107 @@ def help_of(name: str) -> str:
     raise KeyError(name)
 
 
-_AT_LEAST_ONE: tuple[str, ...] = (
-    "n_visits",
-    "n_ccds",
-    "snap_time",
-    "group_members",
-    "flats_per_level",
-)
-_POSITIVE: tuple[str, ...] = (
-    "seeing_min",
-    "star_slope",
-    "galaxy_slope",
-    "galaxy_slope_faint",
-    "gain",
-    "thickness",
-)
-_POSITIVE += ("diffusion", "full_well", "trail_length", "galaxy_radius", "render_floor", "mjd")
-_FRACTIONS: tuple[str, ...] = (
-    "variable_fraction",
-    "agn_fraction",
-    "bulge_fraction",
-    "group_fraction",
-    "wing_fraction",
-)
-_FRACTIONS += ("coma_fraction", "muon_fraction", "reference_completeness", "hot_pixels")
-_FRACTIONS += ("low_response", "vignetting", "doughnut_depth", "cloud_gradient")
+_TINY = 1e-12
+_MANY = 99_999
+"""Exposures of a kind: their numbers have so much room."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "n_visits": (1, _MANY),
+    "n_bias": (0, _MANY),
+    "n_dark": (0, _MANY),
+    "flats_per_level": (1, _MANY),
+    "n_ccds": (1, math.inf),
+    "n_snaps": (0, 100),
+    "snap_time": (1, 1e5),
+    "dark_time": (0, 1e5),
+    # What lies on the sky.
+    "ra": (-360, 360),
+    "dec": (-89, 89),
+    "dither": (0, 36_000),
+    "angle": (-360, 360),
+    "pointing_error": (0, 3600),
+    "mjd": (1, 200_000),
+    "visit_interval": (0, 10_000),
+    # Densities: memory and identifiers end somewhere.
+    "star_density": (0, 10_000),
+    "galaxy_density": (0, 10_000),
+    "asteroids": (0, 1e6),
+    "supernovae": (0, 1e9),
+    "cosmic_rays": (0, 1000),
+    "doughnuts": (0, 1000),
+    **dict.fromkeys(("star_slope", "galaxy_slope", "galaxy_slope_faint"), (1e-3, 2)),
+    **dict.fromkeys(("star_mag_min", "star_mag_max", "galaxy_mag_min", "galaxy_break"), (0, 40)),
+    "galaxy_mag_max": (0, 40),
+    "galaxy_radius": (1e-3, 100),
+    "galaxy_radius_slope": (-1, 1),
+    "galaxy_radius_scatter": (0, 2),
+    "galaxy_colour_gradient": (-3, 3),
+    "group_members": (1, math.inf),
+    # The atmosphere.
+    "seeing_min": (0.05, 20),
+    "seeing_max": (0.05, 20),
+    "snap_seeing_scatter": (0, 0.2),
+    "airmass_min": (1, 10),
+    "airmass_max": (1, 10),
+    "sky": (0, 1e4),
+    "moon": (0, 1e4),
+    "sky_gradient": (0, 0.6),
+    "clouds": (0, 20),
+    "cloud_structure": (0, 1),
+    "cloud_scale": (0.02, 100),
+    "cloud_drift": (0, 10),
+    # Optics.
+    **dict.fromkeys(("core_beta", "wing_beta"), (1.5, 50)),
+    "wing_scale": (0.1, 100),
+    "coma_shift": (0, 5),
+    "ellipticity": (0, 0.5),
+    "size_variation": (-0.5, 5),
+    "size_step": (0, 0.1),
+    "distortion": (-60, 60),
+    "ccd_rotation": (0, 5),
+    "render_floor": (1e-5, 100),
+    "spikes": (0, 1),
+    "spike_arms": (2, 24),
+    "spike_length": (0.01, 1000),
+    "ghosts": (0, 1),
+    "ghost_radius": (0.5, 3600),
+    "stray_light_mag": (0, 22),
+    # The detector: errors so large would turn a sign.
+    "vignetting": (0, 0.95),
+    "pixel_response": (0, 0.2),
+    "gain": (1e-3, 1000),
+    "gain_error": (0, 0.2),
+    "read_noise_error": (0, 0.2),
+    "lamp_jitter": (0, 0.2),
+    "sky_scatter": (0, 1),
+    "full_well": (0.01, 100),
+    "brighter_fatter": (0, 5e-6),
+    "tree_rings": (0, 1),
+    "tree_ring_period": (8, 1e4),
+    "thickness": (1, 1e4),
+    "diffusion": (0.01, 10),
+    "trail": (0, 1),
+    "trail_length": (_TINY, 1e4),
+    **dict.fromkeys(
+        (
+            "variable_fraction",
+            "agn_fraction",
+            "bulge_fraction",
+            "group_fraction",
+            "wing_fraction",
+            "coma_fraction",
+            "muon_fraction",
+            "reference_completeness",
+            "hot_pixels",
+            "low_response",
+            "doughnut_depth",
+            "cloud_gradient",
+        ),
+        (0, 1),
+    ),
+}
+"""The least and the largest value of options; of all others nothing but the sign is asked."""
+
 _ORDERED = (
     ("seeing_min", "seeing_max"),
     ("airmass_min", "airmass_max"),
@@ -384,48 +487,109 @@ _ORDERED = (
     ("reference_mag_min", "reference_mag_max"),
     ("asteroid_mag_min", "asteroid_mag_max"),
 )
-_SIGNED = ("ra", "dec", "angle", "size_variation", "galaxy_radius_slope", "distortion")
 
 
 def _check(survey: Survey) -> None:
     """Refuse values that can not be simulated."""
     values = {entry.name: getattr(survey, entry.name) for entry in dataclasses.fields(survey)}
     for key, value in values.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        for number in numbers:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ConfigError("must be finite", key=key)
-            if isinstance(number, int | float) and number < 0 and key not in _SIGNED:
-                raise ConfigError(f"must not be negative, is {number}", key=key)
-    for key in (*_AT_LEAST_ONE, *_POSITIVE):
-        if values[key] < (1 if key in _AT_LEAST_ONE else 1e-12):
-            raise ConfigError(f"must be larger, is {values[key]}", key=key)
-    for key in _FRACTIONS:
-        if values[key] > 1:
-            raise ConfigError(f"is a fraction, must be at most 1, is {values[key]}", key=key)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float):
+                _check_number(key, number)
     for low, high in _ORDERED:
         if values[low] > values[high]:
-            raise ConfigError(f"{low} must not exceed {high}", key=low)
-    for key in ("core_beta", "wing_beta"):
-        if values[key] <= 1 or values[key] * 2 != int(values[key] * 2):
-            raise ConfigError("must exceed 1 and be a multiple of 0.5", key=key)
-    for key in ("sky_rates", "zero_points", "extinction", "refraction"):
-        if len(values[key]) != len(BANDS):
-            raise ConfigError(f"needs {len(BANDS)} numbers (ugrizy)", key=key)
-    if len(survey.variable_mix) != 3 or sum(survey.variable_mix) > 1:
-        raise ConfigError("needs three fractions of at most 1 in all", key="variable_mix")
-    unknown = set(survey.bands) - set(BANDS)
+            raise ConfigError(
+                f"must not exceed {high}, {values[low]} > {values[high]}",
+                key=low,
+                way_out=f"lower it, or raise {high}",
+            )
+    _check_names(survey)
+    _check_together(survey)
+
+
+def _check_number(key: str, number: float) -> None:
+    low, high = RANGES.get(key, (0, math.inf))
+    if not low <= number <= high or not math.isfinite(number):
+        upper = "" if high == math.inf else f", at most {high:g}"
+        raise ConfigError(
+            f"can not be {number}",
+            key=key,
+            way_out=f"{help_of(key)}: at least {low:g}{upper}",
+        )
+
+
+def _check_names(survey: Survey) -> None:
+    """Refuse words that mean nothing."""
+    if survey.star_counts not in STAR_COUNTS:
+        raise ConfigError(
+            f"no star counts {survey.star_counts!r}",
+            key="star_counts",
+            way_out=f"one of {', '.join(STAR_COUNTS)}",
+        )
+    unknown = sorted(set(survey.bands) - set(BANDS))
     if unknown or not survey.bands:
         raise ConfigError(
-            f"unknown bands {sorted(unknown)}" if unknown else "no band at all",
+            f"unknown bands {', '.join(unknown)}" if unknown else "no band at all",
             key="bands",
             way_out=f"bands: {' '.join(BANDS)}",
         )
+
+
+def _check_together(survey: Survey) -> None:
+    """Refuse values that make no sense together, or as what they are for."""
+    for key in ("core_beta", "wing_beta"):
+        value = getattr(survey, key)
+        if value * 2 != int(value * 2):
+            raise ConfigError(
+                f"is a multiple of 0.5, not {value}", key=key, way_out=f"{round(2 * value) / 2:g}"
+            )
+    for key in ("sky_rates", "zero_points", "extinction", "refraction"):
+        if len(getattr(survey, key)) != len(BANDS):
+            raise ConfigError(
+                f"has {len(getattr(survey, key))} numbers",
+                key=key,
+                way_out=f"{len(BANDS)} numbers, for {' '.join(BANDS)}",
+            )
+    if len(survey.variable_mix) != 3 or sum(survey.variable_mix) > 1:
+        raise ConfigError(
+            f"{survey.variable_mix} is no mix",
+            key="variable_mix",
+            way_out="three fractions of at most 1 in all",
+        )
     if survey.wing_fraction + survey.coma_fraction >= 1:
-        raise ConfigError("wings and coma hold all the light", key="wing_fraction")
-    if survey.airmass_min < 1:
-        raise ConfigError("airmass is at least 1", key="airmass_min")
-    if abs(survey.dec) > 89:
-        raise ConfigError("the simulator stays away from the poles", key="dec")
+        raise ConfigError(
+            "wings and coma hold all the light",
+            key="wing_fraction",
+            way_out="wing_fraction and coma_fraction below 1 in all",
+        )
+    if survey.star_counts == "galactic":
+        latitude = galactic_place(survey.ra, survey.dec)[1]
+        if abs(latitude) < LOWEST_LATITUDE:
+            raise ConfigError(
+                f"the field is at Galactic latitude {latitude:+.1f}",
+                key="star_counts",
+                way_out=f"a field beyond {LOWEST_LATITUDE:g} degrees, or power-law counts",
+            )
+    if survey.spike_arms % 2:
+        raise ConfigError(
+            f"a vane makes two spikes, so {survey.spike_arms} can not be",
+            key="spike_arms",
+            way_out="an even number",
+        )
     if any(visit >= survey.n_visits for visit in survey.streaks):
-        raise ConfigError(f"there are {survey.n_visits} visits only", key="streaks")
+        raise ConfigError(
+            f"there are {survey.n_visits} visits only",
+            key="streaks",
+            way_out=f"visits from 0 to {survey.n_visits - 1}",
+        )
+    if not survey.flat_levels or min(survey.flat_levels) <= 0:
+        raise ConfigError(
+            "flats need light", key="flat_levels", way_out="one or more positive levels"
+        )
+    n_flats = len(survey.flat_levels) * survey.flats_per_level * len(set(survey.bands))
+    if n_flats > _MANY:
+        raise ConfigError(
+            f"makes {n_flats} flats of a CCD",
+            key="flats_per_level",
+            way_out=f"at most {_MANY} in all levels and bands",
+        )

@@ -17,7 +17,6 @@ from mpipipe import __version__
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.sim.exposures import (
     FLAT_TIME,
-    SNAP_GAP,
     bias_frame,
     dark_frame,
     flat_frame,
@@ -26,10 +25,11 @@ from mpipipe.sim.exposures import (
 from mpipipe.sim.instrument import make_chip, make_instrument
 from mpipipe.sim.raw_files import RawIdentity, write_raw
 from mpipipe.sim.refcat import write_reference
+from mpipipe.sim.sky import check_counts
 from mpipipe.sim.survey import Survey
 from mpipipe.sim.toml_text import to_toml
 from mpipipe.sim.truth import write_catalogue, write_detector, write_visit
-from mpipipe.sim.visits import FIRST_VISIT, plan_visit
+from mpipipe.sim.visits import FIRST_VISIT, SNAP_GAP, plan_visit
 from mpipipe.store.checksums import read_json, write_json_atomically, write_text_atomically
 from mpipipe.store.scan import SKIP_MARK
 
@@ -89,6 +89,11 @@ class SimFolder:
         return cls(Path(root), Path(root) / "truth" if truth is None else Path(truth))
 
     @property
+    def truth_is_apart(self) -> bool:
+        """Whether the truth is outside of `root`."""
+        return not self.truth.resolve().is_relative_to(self.root.resolve())
+
+    @property
     def raw(self) -> Path:
         """Raw frames, science and calibration together."""
         return self.root / "raw"
@@ -134,25 +139,56 @@ def prepare(survey: Survey, folder: SimFolder) -> None:
     OutputError
         If it can not be written.
     """
-    make_instrument(survey)
+    camera = make_instrument(survey).camera
+    check_counts(survey)
     options = _options(survey, folder)
     path = folder.root / OPTIONS_FILE
     if path.exists():
         _compare(path, options)
-        return
-    if folder.root.is_dir() and any(folder.root.iterdir()):
+        remove_torn(folder)
+    elif _is_filled(folder.root):
         raise ConfigError(
             "is not empty and holds no simulation",
             file=folder.root,
             way_out="choose a new folder",
         )
-    camera = make_instrument(survey).camera
+    _check_truth(folder, options)
+    # First of all: from here on the folder is ours, and who is killed next can go on.
+    write_text_atomically(path, to_toml(options))
+    if folder.truth_is_apart:
+        write_text_atomically(folder.truth / OPTIONS_FILE, to_toml(options))
     if survey.format:
         description = camera.model_dump(mode="json", exclude_defaults=True)
         write_text_atomically(folder.root / CAMERA_FILE, to_toml(description))
     for no_input in (folder.truth, folder.refcat):
         write_text_atomically(no_input / SKIP_MARK, "no raw frames: not to be scanned\n")
-    write_text_atomically(path, to_toml(options))
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _check_truth(folder: SimFolder, options: dict[str, Any]) -> None:
+    """See that a folder of the truth apart is empty or belongs to this simulation."""
+    if not folder.truth_is_apart:
+        return
+    mark = folder.truth / OPTIONS_FILE
+    if mark.exists():
+        _compare(mark, options)
+    elif _is_filled(folder.truth):
+        raise ConfigError(
+            "is not empty and holds no truth",
+            file=folder.truth,
+            key="--truth",
+            way_out="choose a new folder for the truth",
+        )
+
+
+def remove_torn(folder: SimFolder) -> None:
+    """Remove what processes that died were writing; call it when nobody writes."""
+    for root in (folder.root, folder.truth):
+        for path in root.rglob("*.part"):
+            path.unlink(missing_ok=True)
 
 
 def _options(survey: Survey, folder: SimFolder) -> dict[str, Any]:
@@ -197,15 +233,47 @@ def read_survey(root: Path) -> Survey:
     BadDataError
         If it holds none.
     """
+    return _read_options(root)[0]
+
+
+def begun_simulation(root: Path, truth: Path | None = None) -> tuple[Survey, SimFolder]:
+    """A simulation that was begun, with its truth in it, or where it was sent.
+
+    Raises
+    ------
+    BadDataError
+        If the folder holds none.
+    """
+    survey, sent = _read_options(root)
+    own = SimFolder.at(root, truth)
+    # A folder that was copied or moved with its truth inside has it there.
+    return survey, own if truth or own.truth.is_dir() else SimFolder.at(root, sent)
+
+
+def _read_options(root: Path) -> tuple[Survey, Path | None]:
+    """The survey that a folder holds, and where its truth was sent."""
     path = root / OPTIONS_FILE
     try:
-        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["survey"]
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content["survey"].items()
         }
-        return Survey(**values)
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadDataError(f"is no simulation's options: {error}", file=path) from error
+        sent = Path(content["truth"]) if content["truth"] else None
+        return Survey(**values), sent
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        UnicodeDecodeError,
+        tomllib.TOMLDecodeError,
+    ) as error:
+        raise BadDataError(
+            f"is no simulation's options: {error}",
+            file=path,
+            way_out="name a folder that mpipipe simulate has begun",
+        ) from error
 
 
 def is_done(task: SimTask, folder: SimFolder) -> bool:

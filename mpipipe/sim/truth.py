@@ -4,18 +4,24 @@
 file                            content
 ==============================  ==================================================================
 objects.fits                    the simulated sky (`sky.OBJECTS`); MOVERS: bodies of the Solar
-                                System with their orbits (`movers.MOVERS`)
+                                System with their orbits (`movers.MOVERS`); LIGHTCURVES: the
+                                magnitude of every variable at the start of every visit
 eggs.json                       the rare things that were planted (`eggs`)
 visits.json                     the visits as they happened (`visits.Visit`)
 detectors/CCD.fits              CHANNELS (gain, read noise), CROSSTALK, DEFECTS (bits: 1 hot,
                                 2 dead, 4 low), DARK (electron/s), BIAS (adu), FLAT_b per band
+                                (response to even light), RINGS (tree rings: displacement by
+                                distance from the centre in its header), where there are any
 science/VISIT_CCD.fits          header: true WCS, sky, zero point; SOURCES, PSF and PSF_AT
-                                (stamps and their positions), RAYS (cosmic rays by snap), STATE
-                                (a plane a snap; bits: 1 full, 2 bled, 4 satellite), EXPECTED
+                                (stamps and their positions), EXTINCTION (magnitudes lost on a
+                                grid of pixels, smooth between), RAYS (cosmic rays by snap),
+                                STATE (a plane a snap; bits: 1 full, 2 bled, 4 satellite),
+                                EXPECTED
 ==============================  ==================================================================
 
-EXPECTED is the noise-free calibrated image: electrons of all snaps, sources and sky, on pixels
-of unit response, without cosmic rays, satellites and bleeds, in steps of 0.05 electron.
+EXPECTED is the noise-free calibrated image: electrons of all snaps, sources, stray light and sky,
+over the response to even light, without cosmic rays, satellites and bleeds, in steps of 0.05
+electron.
 """
 
 from __future__ import annotations
@@ -28,16 +34,20 @@ import numpy as np
 
 from mpipipe.data.moments import adaptive_moments
 from mpipipe.data.schema import Column, Schema
+from mpipipe.sim.astrometry import FocalPlane
+from mpipipe.sim.clouds import extinction_at
 from mpipipe.sim.detector import bias_pattern, dark_rate, defect_map, response
 from mpipipe.sim.eggs import list_eggs, planted
 from mpipipe.sim.exposures import VisitTruth, all_movers, field_reach
 from mpipipe.sim.instrument import Chip, make_chip, make_instrument
+from mpipipe.sim.lightcurves import Variability
 from mpipipe.sim.movers import MOVER, MOVERS
 from mpipipe.sim.optics import Psf
 from mpipipe.sim.render import add_stars
-from mpipipe.sim.sky import OBJECTS, objects_around
+from mpipipe.sim.sky import OBJECTS, magnitudes_at, objects_around
 from mpipipe.sim.survey import BANDS, Survey
-from mpipipe.sim.visits import plan_visits
+from mpipipe.sim.tree_rings import ring_centre, ring_profile
+from mpipipe.sim.visits import Visit, plan_visits
 from mpipipe.store.checksums import write_json_atomically
 from mpipipe.store.fits import write_fits_atomically
 from mpipipe.store.fits_tables import table_hdu
@@ -49,6 +59,7 @@ EXPECTED_STEP = 0.05
 """Steps in which expected images are stored, electrons."""
 
 _GRID = 7
+_EXTINCTION_GRID = 33
 _EDGE = 20.0
 """Sources up to this far outside the CCD are listed, pixels."""
 
@@ -90,12 +101,15 @@ def write_catalogue(survey: Survey, folder: Path) -> list[Path]:
     from astropy.io import fits
 
     paths = [folder / "objects.fits", folder / "visits.json"]
-    table = table_hdu(OBJECTS, survey_objects(survey))
-    movers = table_hdu(MOVERS, all_movers(survey))
-    write_fits_atomically(paths[0], fits.HDUList([fits.PrimaryHDU(), table, movers]))
-    instrument = make_instrument(survey)
-    visits = [dataclasses.asdict(v) for v in plan_visits(survey, instrument.n_snaps)]
-    write_json_atomically(paths[1], visits)
+    objects = survey_objects(survey)
+    visits = plan_visits(survey, make_instrument(survey).n_snaps)
+    tables = [
+        table_hdu(OBJECTS, objects),
+        table_hdu(MOVERS, all_movers(survey)),
+        table_hdu(*light_curves(survey, objects, visits)),
+    ]
+    write_fits_atomically(paths[0], fits.HDUList([fits.PrimaryHDU(), *tables]))
+    write_json_atomically(paths[1], [dataclasses.asdict(visit) for visit in visits])
     if survey.eggs:
         paths.append(folder / "eggs.json")
         write_json_atomically(paths[2], list_eggs(survey))
@@ -107,6 +121,33 @@ def survey_objects(survey: Survey) -> np.ndarray:
     radius = field_reach(survey) / 60.0 + 1.0
     around = objects_around(survey, survey.ra, survey.dec, radius)
     return np.concatenate([around, planted(survey)])
+
+
+def light_curves(
+    survey: Survey, objects: np.ndarray, visits: tuple[Visit, ...]
+) -> tuple[Schema, np.ndarray]:
+    """True magnitudes of all variables at all visits.
+
+    Returns
+    -------
+    schema, rows
+        Of the table LIGHTCURVES: ``id``, and ``mag``, one number a visit in the order of
+        visits.json, in the band of that visit at its start; above 30 where it does not shine.
+    """
+    schema = Schema(
+        "lightcurves",
+        "Truth: magnitudes of variables",
+        (
+            Column("id", "i8", "", "identifier in objects.fits", "meta.id"),
+            Column("mag", f"({len(visits)},)f4", "mag", "AB magnitude at each visit", "phot.mag"),
+        ),
+    )
+    varying = objects[objects["variability"] != Variability.NONE]
+    rows = schema.empty(len(varying))
+    rows["id"] = varying["id"]
+    for number, visit in enumerate(visits):
+        rows["mag"][:, number] = magnitudes_at(survey, varying, visit.band, visit.mjd)
+    return schema, rows
 
 
 def write_detector(survey: Survey, ccd: str, folder: Path) -> list[Path]:
@@ -135,9 +176,28 @@ def write_detector(survey: Survey, ccd: str, folder: Path) -> list[Path]:
         hdu = _lossy(flat, f"FLAT_{band}", 1e-5, "")
         hdu.header["GOODMEAN"] = (float(flat[defects == 0].mean(dtype=float)), "without defects")
         hdus.append(hdu)
+    if survey.tree_rings > 0:
+        hdus.append(_rings(survey, chip))
     path = folder / "detectors" / f"{ccd}.fits"
     write_fits_atomically(path, fits.HDUList(hdus))
     return [path]
+
+
+def _rings(survey: Survey, chip: Chip) -> Any:
+    """Tree rings as a table of displacement by distance, their centre in its header."""
+    from astropy.io import fits
+
+    radius = np.arange(0.0, 1.5 * float(np.hypot(*chip.shape)), 1.0)
+    shift = ring_profile(survey, chip, radius)[0]
+    hdu = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("radius", "D", "pixel", array=radius),
+            fits.Column("shift", "D", "pixel", array=shift),
+        ],
+        name="RINGS",
+    )
+    hdu.header["X0"], hdu.header["Y0"] = ring_centre(survey, chip)
+    return hdu
 
 
 def _bias_image(survey: Survey, chip: Chip) -> np.ndarray:
@@ -165,7 +225,8 @@ def write_visit(survey: Survey, ccd: str, truth: VisitTruth, folder: Path) -> li
     for key, value in truth.wcs.cards().items():
         header[key] = value
     seconds = survey.snap_time * len(truth.psfs)
-    zero = survey.of_band("zero_points", visit.band) + 2.5 * np.log10(seconds) - visit.extinction
+    lost = float(extinction_at(survey, visit, np.zeros(1), np.zeros(1))[0])
+    zero = survey.of_band("zero_points", visit.band) + 2.5 * np.log10(seconds) - lost
     header["VISIT"], header["CCD"], header["FILTER"] = visit.number, ccd, visit.band
     header["NSNAPS"] = len(truth.psfs)
     header["EXPTIME"] = (seconds, "[s] all snaps")
@@ -180,6 +241,7 @@ def write_visit(survey: Survey, ccd: str, truth: VisitTruth, folder: Path) -> li
         table_hdu(SOURCES, rows),
         fits.ImageHDU(stamps.astype(np.float32), name="PSF"),
         fits.ImageHDU(centres, name="PSF_AT"),
+        _extinction(survey, visit, truth.psfs[0].place, chip.shape),
         table_hdu(RAYS, rays),
         fits.CompImageHDU(truth.state, name="STATE", compression_type="RICE_1"),
     ]
@@ -188,6 +250,19 @@ def write_visit(survey: Survey, ccd: str, truth: VisitTruth, folder: Path) -> li
     path = folder / "science" / f"{visit.number}_{ccd}.fits"
     write_fits_atomically(path, fits.HDUList(hdus))
     return [path]
+
+
+def _extinction(survey: Survey, visit: Visit, place: FocalPlane, shape: tuple[int, int]) -> Any:
+    """Magnitudes lost on a grid from the first pixel to the last, its steps in the header."""
+    from astropy.io import fits
+
+    y, x = (np.linspace(0.0, n - 1.0, _EXTINCTION_GRID) for n in shape)
+    lost = extinction_at(survey, visit, *place.to_unit(x[None, :], y[:, None]))
+    hdu = fits.ImageHDU(lost.astype(np.float32), name="EXTINCTION")
+    hdu.header["BUNIT"] = "mag"
+    hdu.header["STEP_X"] = (float(x[1]), "[pixel] along the first axis, from pixel 0")
+    hdu.header["STEP_Y"] = (float(y[1]), "[pixel] along the second axis, from pixel 0")
+    return hdu
 
 
 def _ray_rows(snap: int, y: np.ndarray, x: np.ndarray, charge: np.ndarray) -> np.ndarray:

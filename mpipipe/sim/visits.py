@@ -14,6 +14,9 @@ from mpipipe.sim.survey import Survey
 FIRST_VISIT = {"science": 100_001, "bias": 200_001, "dark": 300_001, "flat": 400_001}
 """Number of the first exposure of each kind."""
 
+SNAP_GAP = 2.0
+"""From the end of a snap to the start of the next, seconds."""
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -38,7 +41,10 @@ class Visit:
     sky
         Sky, electrons per second and pixel of 0.2 arcsec.
     extinction
-        Loss by the atmosphere at the field's centre, clouds included, magnitudes.
+        Loss by the atmosphere at the field's centre, clouds included but for their structure
+        (`clouds.extinction_at`), magnitudes.
+    cloud
+        The clouds' part of it.
     cloud_gradient
         Change of the extinction along (u, v) of the focal plane, magnitudes per field radius.
     sky_gradient
@@ -64,6 +70,7 @@ class Visit:
     seeing: tuple[float, ...]
     sky: float
     extinction: float
+    cloud: float
     cloud_gradient: tuple[float, float]
     sky_gradient: tuple[float, float]
     ellipticity: tuple[float, float]
@@ -122,6 +129,7 @@ def plan_visit(survey: Survey, index: int, n_snaps: int) -> Visit:
             + survey.of_band("extinction", band) * (airmass - 1.0)
             + survey.night_scatter * night
         ),
+        cloud=float(cloud),
         cloud_gradient=(float(slope * np.cos(direction)), float(slope * np.sin(direction))),
         sky_gradient=(
             float(survey.sky_gradient * np.cos(uphill)),

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from mpipipe.cli.main import app
 from mpipipe.data.errors import BadDataError
-from mpipipe.sim.describe import draw, lines_of, read_simulation
+from mpipipe.sim.describe import lines_of, read_simulation
+from mpipipe.sim.picture import draw
 from mpipipe.sim.simulate import simulate_survey
 from mpipipe.sim.survey import preset
 
@@ -28,6 +29,10 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
         flats_per_level=1,
         variable_mix=(0.3, 0.2, 0.3),
         parallax=1.0,
+        clouds=0.5,
+        spikes=0.02,
+        asteroids=500.0,
+        eggs=True,
         truth_images=False,
     )
     simulate_survey(survey, root)
@@ -37,8 +42,20 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_tells_what_is_there(simulation: Path) -> None:
     found = read_simulation(simulation)
     text = "\n".join(lines_of(found))
-    for part in ("preset tiny, seed 1: 1 CCDs, 1 visits", "rr lyrae", "galaxies by r", "parallax"):
-        assert part in text
+    for part in (
+        "preset tiny, seed 1: 1 CCDs, 1 visits",
+        "1 bias, 1 dark of 300 s, 1 flats a band",
+        "16 channels: gain 1.",
+        "spikes with 2.0%",
+        "clouds to",
+        "cosmic rays",
+        "rr lyrae",
+        "galaxies by r",
+        "parallax",
+        "Solar System",
+        "planted: microlensing",
+    ):
+        assert part in text, part
     assert "tasks left" not in text
     assert found.n_done == found.n_tasks and found.n_bytes > 1e6
 

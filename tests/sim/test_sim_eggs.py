@@ -78,7 +78,7 @@ def test_they_are_on_the_frames(survey: Survey) -> None:
     visit = plan_visit(survey, survey.n_visits // 2, 2)
     place = focal_plane(instrument.camera, chip.detector, instrument.detectors, survey)
     wcs = true_wcs(place, survey, visit)
-    sources = find_sources(survey, visit, place, wcs, chip.shape)
+    sources = find_sources(survey, visit, place, wcs, chip)
     assert (sources.rows["id"] >= FIRST_EGG).sum() == 6
-    bodies = find_bodies(survey, visit, place, wcs, chip.shape, instrument)
+    bodies = find_bodies(survey, visit, place, wcs, chip, instrument)
     assert set(bodies.rows["family"]) == {b"fast", b"interstellar"}

@@ -168,7 +168,7 @@ def test_they_are_in_the_truth(survey: Survey) -> None:
     visit = plan_visit(survey, 3, 2)
     place = focal_plane(instrument.camera, chip.detector, instrument.detectors, survey)
     wcs = true_wcs(place, survey, visit)
-    bodies = find_bodies(survey, visit, place, wcs, chip.shape, instrument)
+    bodies = find_bodies(survey, visit, place, wcs, chip, instrument)
     area = (chip.shape[0] + 300) * (chip.shape[1] + 300) * (0.2 / 3600) ** 2
     expected = survey.asteroids * area
     assert abs(len(bodies.x) - expected) < 5 * np.sqrt(expected) + 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from mpipipe.data.errors import ConfigError
 from mpipipe.sim.instrument import make_instrument
-from mpipipe.sim.survey import PRESETS, Survey, help_of, parse_option, preset
+from mpipipe.sim.survey import PRESETS, RANGES, Survey, help_of, parse_option, preset
+from mpipipe.sim.tasks import SimFolder, prepare
 from mpipipe.sim.toml_text import to_toml
 from mpipipe.sim.visits import plan_visits
 
@@ -39,12 +42,56 @@ def test_presets_find_their_camera_and_ccds(name: str) -> None:
         {"streaks": (9,)},
         {"airmass_min": 0.5},
         {"dec": 90.0},
+        {"star_counts": "besancon"},
+        {"star_counts": "galactic", "ra": 266.0, "dec": -29.0},
+        {"spike_arms": 3},
+        {"flat_levels": ()},
+        {"flat_levels": (0.0,)},
+        {"variable_mix": (0.5, 0.6, 0.0)},
+        {"wing_fraction": 0.9, "coma_fraction": 0.2},
+        {"n_visits": 10**6},
+        {"bias_level": 65000.0},
+        {"star_density": 9e3, "star_slope": 1.0},
+        {"galaxy_mag_max": 40.0, "galaxy_slope_faint": 1.0},
+        {"camera": "no-such-camera"},
+        {"format": "tiff"},
+        {"n_ccds": 100},
     ],
 )
-def test_impossible_options_are_refused_with_their_key(changes: dict[str, Any]) -> None:
+def test_impossible_options_are_refused_with_their_key(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Before anything is written: the key, and the way out of it."""
     with pytest.raises(ConfigError) as caught:
-        preset("tiny", **changes)
-    assert caught.value.key in {*changes, "seeing_min", "seeing_max"}
+        prepare(preset("tiny", **changes), SimFolder.at(tmp_path / "sim"))
+    found = caught.value
+    assert found.key in {*changes, "seeing_min", "star_counts", "galaxy_density"} or (
+        "camera" in changes
+    )
+    assert found.way_out
+    assert not (tmp_path / "sim").exists()
+
+
+@given(st.data())
+def test_no_number_gets_past_its_range(data: st.DataObject) -> None:
+    """Whatever is not finite, negative where it can not be, or beyond the range, has its key."""
+    fields = {entry.name: entry.type for entry in dataclasses.fields(Survey)}
+    key = data.draw(st.sampled_from([k for k, kind in fields.items() if kind in ("int", "float")]))
+    low, high = RANGES.get(key, (0, math.inf))
+    wrong = st.sampled_from([math.nan, math.inf, -math.inf])
+    if low > -math.inf:
+        wrong |= st.floats(max_value=low, exclude_max=True, allow_nan=False)
+    if high < math.inf:
+        wrong |= st.floats(min_value=high, exclude_min=True, allow_nan=False)
+    with pytest.raises(ConfigError) as caught:
+        preset("tiny", **{key: data.draw(wrong)})
+    assert caught.value.key == key
+
+
+def test_ranges_are_of_options_that_there_are_and_hold_their_defaults() -> None:
+    defaults = Survey()
+    for key, (low, high) in RANGES.items():
+        assert low <= getattr(defaults, key) <= high, key
 
 
 def test_unknown_names_get_the_nearest_one() -> None:
