@@ -83,3 +83,13 @@ def sixteen_visits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     simulate_survey(survey, root / "sim")
     return root / "sim" / "raw"
+
+
+@pytest.fixture(scope="session")
+def sixteen_refcat(sixteen_visits: Path) -> Path:
+    """The reference catalogue of `sixteen_visits`, ingested."""
+    folder = sixteen_visits.parent / "ingested"
+    source = sixteen_visits.parent / "refcat" / "reference.fits"
+    command = [sys.executable, "-m", "mpipipe", "refcat", "ingest", "-q", source, "-o", folder]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    return folder

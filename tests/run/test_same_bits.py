@@ -31,31 +31,37 @@ def raw(sixteen_visits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(raw: Path) -> str:
+def given(raw: Path, sixteen_refcat: Path) -> tuple[str, ...]:
+    """What all runs are given."""
+    return str(raw), "--refcat", str(sixteen_refcat)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(raw: Path, given: tuple[str, ...]) -> str:
     """The digest of a run in one process that nobody disturbed."""
     root = raw.parent / "undisturbed"
-    command = [sys.executable, "-m", "mpipipe", "run", "-q", str(raw), "-o", str(root)]
+    command = [sys.executable, "-m", "mpipipe", "run", "-q", *given, "-o", str(root)]
     subprocess.run(command, check=True, timeout=170, capture_output=True)
     return Result(0, "", "", root).digest
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_any_number_of_ranks(
-    raw: Path,
+    given: tuple[str, ...],
     undisturbed: str,
     tmp_path: Path,
     mpirun: Callable[..., subprocess.CompletedProcess[str]],
     ranks: int,
 ) -> None:
     root = tmp_path / "run"
-    done = mpirun(ranks, ["-m", "mpipipe", "run", "-q", raw, "-o", root], seconds=170)
+    done = mpirun(ranks, ["-m", "mpipipe", "run", "-q", *given, "-o", root], seconds=170)
     assert done.returncode == 0, done.stderr
     assert Result(0, "", "", root).digest == undisturbed
 
 
-def start_and_wait(raw: Path, root: Path, n_images: int) -> subprocess.Popen[bytes]:
+def start_and_wait(given: tuple[str, ...], root: Path, n_images: int) -> subprocess.Popen[bytes]:
     """A run in a session of its own, as far as some exposures."""
-    command = [sys.executable, "-m", "mpipipe", "run", "-q", str(raw), "-o", str(root)]
+    command = [sys.executable, "-m", "mpipipe", "run", "-q", *given, "-o", str(root)]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -68,10 +74,10 @@ def start_and_wait(raw: Path, root: Path, n_images: int) -> subprocess.Popen[byt
 
 
 def test_ctrl_c_commits_and_resume_goes_on(
-    raw: Path, undisturbed: str, tmp_path: Path, mpipipe: Mpipipe
+    given: tuple[str, ...], undisturbed: str, tmp_path: Path, mpipipe: Mpipipe
 ) -> None:
     root = tmp_path / "run"
-    process = start_and_wait(raw, root, 2)
+    process = start_and_wait(given, root, 2)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 75
     assert mpipipe("verify", root).code == 4
@@ -82,14 +88,14 @@ def test_ctrl_c_commits_and_resume_goes_on(
 
 
 def test_sigkill_loses_only_what_was_in_flight(
-    raw: Path,
+    given: tuple[str, ...],
     undisturbed: str,
     tmp_path: Path,
     mpirun: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """Killed twice without warning, gone on with at another number of ranks."""
     root = tmp_path / "run"
-    process = start_and_wait(raw, root, 2)
+    process = start_and_wait(given, root, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(30)
     done = mpirun(2, ["-m", "mpipipe", "run", "-q", "--resume", root], seconds=170)
@@ -99,12 +105,13 @@ def test_sigkill_loses_only_what_was_in_flight(
 
 
 def test_lost_and_altered_products_are_made_again(
-    raw: Path, undisturbed: str, tmp_path: Path, mpipipe: Mpipipe
+    given: tuple[str, ...], undisturbed: str, tmp_path: Path, mpipipe: Mpipipe
 ) -> None:
     root = tmp_path / "run"
-    assert mpipipe("run", "-q", raw, "-o", root).code == 0
+    assert mpipipe("run", "-q", *given, "-o", root).code == 0
     images = sorted(root.glob("calexp/*/calexp*.fits"))
     images[0].unlink()
+    sorted(root.glob("psf/*/psf*.fits"))[2].unlink()
     with open(images[1], "r+b") as stream:
         stream.seek(3000)
         stream.write(b"\0\1\2\3")
