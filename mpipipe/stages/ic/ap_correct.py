@@ -140,7 +140,7 @@ def good_stars(rows: np.ndarray, psf: Psf) -> np.ndarray:
     flags = np.any([rows[f"flag_{name}"] for name in _UNFIT], axis=0)
     fluxes = [rows[f"{kind}InstFlux{err}"] for kind in ("ap", "psf") for err in ("", "Err")]
     measured = np.all([np.isfinite(flux) & (flux > 0) for flux in fluxes], axis=0)
-    good: np.ndarray = measured & ~flags
+    good: np.ndarray = measured & ~flags & np.isfinite(rows["x"] + rows["y"])
     snr = np.zeros(len(rows))
     snr[good] = (rows["psfInstFlux"] / rows["psfInstFluxErr"])[good]
     of_psf = rows["calib_psf_used"] | rows["calib_psf_reserved"]

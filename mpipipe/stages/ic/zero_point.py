@@ -132,7 +132,7 @@ def fit_zero_point(
         If there are fewer than three stars, or they scatter as only a wrong match does.
     """
     options = options or ZeroPointOptions()
-    known = np.isfinite(difference) & np.isfinite(variance) & (variance > 0)
+    known = np.isfinite(position[0] + position[1] + difference + variance) & (variance > 0)
     term, known = _with_colour(term, colour, known)
     n_known = int(known.sum())
     if n_known < LEAST_STARS:
