@@ -49,11 +49,12 @@ def run(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Process all visits under RAW: isr, ca, cs, sfm; masters are built first if need be.
+    """Process all visits under RAW: isr, ca, cs, ic, sfm; masters are built first if need be.
 
     When RAW holds bias, dark or flat frames and no --calibs are given, the masters are built
-    from them before the visits are touched. Products of a visit and CCD: calexp (image, mask,
-    variance), bkgd, and their rows in catalogs/src.h5, snapsrc.h5 and sdqa.h5.
+    from them before the visits are touched. With --refcat exposures get a WCS and a zero point of
+    its stars. Products of a visit and CCD: calexp (image, mask, variance), psf, bkgd, and their
+    rows in catalogs/src.h5, icSrc.h5, icMatch.h5, snapsrc.h5 and sdqa.h5.
 
     Under `mpirun --with-ft ulfm --mca async_mpi_finalize 1` (Open MPI 5) the run survives the
     loss of any rank; under other launchers go on with --resume after one.
@@ -62,8 +63,9 @@ def run(
     75 interrupted after committing (go on with --resume).
 
     --resume goes on with a run after anything that ended it, at any number of ranks. With --set
-    it does again what the changed options concern: after a change of sfm the calexp stay and only
-    their sources are measured again. --dry-run tells what would be done.
+    it does again what the changed options concern: after a change of ic or sfm the pixels of the
+    calexp stay and only what is measured on them is measured again. --dry-run tells what would be
+    done.
 
     \b
     Examples:

@@ -24,6 +24,7 @@ from mpipipe.data.aperture_correction import ApertureCorrection
 from mpipipe.data.ccd_polynomial import MAX_ORDER, CcdPolynomial, n_terms, terms
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
+from mpipipe.stages.ic.psf_flux_systematic import psf_flux_systematic
 from mpipipe.stages.ic.robust_fit import MAD_TO_SIGMA, LinearFit, least_squares, robust_fit
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -129,6 +130,7 @@ def ap_correct(
     sdqa.add("ic.apCorrect.variation", _variation(correction))
     sdqa.add("ic.apCorrect.scatter", fit.scatter)
     sdqa.add("ic.apCorrect.sky", fit.sky, "electron")
+    sdqa.add("ic.apCorrect.psf_flux_systematic", _systematic(stars, correction, fit.sky))
     return {"aperture_correction": correction, "icSrc": rows}
 
 
@@ -260,6 +262,14 @@ class _Ratios:
             squares = (self.ratio - self.design @ coefficients) ** 2 / reference.variance
             total += float(np.minimum(squares[out], self.clip**2).sum())
         return total / len(place)
+
+
+def _systematic(stars: np.ndarray, correction: ApertureCorrection, sky: float) -> float:
+    """Share of PSF fluxes that is in no noise, by the stars that the PSF was not made of."""
+    unseen = stars[~stars["calib_psf_used"]]
+    fluxes = [(unseen[f"{kind}InstFlux"], unseen[f"{kind}InstFluxErr"]) for kind in ("ap", "psf")]
+    factor, _ = correction.at(unseen["x"], unseen["y"])
+    return psf_flux_systematic(*fluxes, factor, sky).share
 
 
 def _variation(correction: ApertureCorrection) -> float:
