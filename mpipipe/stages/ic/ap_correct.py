@@ -267,9 +267,11 @@ class _Ratios:
 def _systematic(stars: np.ndarray, correction: ApertureCorrection, sky: float) -> float:
     """Share of PSF fluxes that is in no noise, by the stars that the PSF was not made of."""
     unseen = stars[~stars["calib_psf_used"]]
-    fluxes = [(unseen[f"{kind}InstFlux"], unseen[f"{kind}InstFluxErr"]) for kind in ("ap", "psf")]
+    aperture, psf = (
+        (unseen[f"{kind}InstFlux"], unseen[f"{kind}InstFluxErr"]) for kind in ("ap", "psf")
+    )
     factor, _ = correction.at(unseen["x"], unseen["y"])
-    return psf_flux_systematic(*fluxes, factor, sky).share
+    return psf_flux_systematic(aperture, psf, factor, sky).share
 
 
 def _variation(correction: ApertureCorrection) -> float:
