@@ -9,7 +9,9 @@ a model of 0.3 % could be.
 
 Stars are divided by fluxes that are fitted with the model itself, so its sum could drift over the
 field: `PixelPsf` divides by its sum inside the calibration radius. Its centre could drift too, and
-is held where the centroid under a Gaussian of the seeing is zero, as in windowed centroids.
+is held where the centroid of the light inside that radius is. Under a Gaussian of the seeing, as in
+windowed centroids, coma would shift it by some hundredths of a pixel, differently over the field
+and in every seeing; few stars have to do with that, as their light far out is noisy.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ _CORE = 1.0
 _FIT_RADIUS = 2.0
 """Radius in FWHM of the fit of position and flux."""
 _OUTLIER = 6.0
+_CENTROID_FROM = 20
+"""Stars from which the centre is the centroid of all the light."""
 _LEAST_TO_JUDGE = 5
 
 
@@ -371,7 +375,9 @@ def _tidy(stars: PsfStars, state: _State) -> None:
     outer = np.clip((r - (_OUTER - _BLEND) * half) / (_BLEND * half), 0, 1)
     coefficients = state.coefficients * (1 - outer)
     coefficients[0] += outer * _azimuthal_mean(mean, r)
-    window = np.exp(-0.5 * (r * FWHM_OF_SIGMA / stars.fwhm) ** 2)
+    window = circle_weights(stars.size, stars.radius)
+    if state.alive.sum() < _CENTROID_FROM:
+        window = np.exp(-0.5 * (r * FWHM_OF_SIGMA / stars.fwhm) ** 2)
     _recentre(coefficients, mean, np.stack([window * x, window * y]))
     total = (_mean_model(stars, _State(coefficients, state.rows, state.alive))
              * circle_weights(stars.size, stars.radius)).sum()  # fmt: skip
