@@ -1,4 +1,4 @@
-"""Sums inside a circle on a pixel grid: what normalises images of stars off their pixel's middle."""
+"""Sums inside a circle on a pixel grid, wherever in its pixel the circle is centred."""
 
 from __future__ import annotations
 

@@ -136,7 +136,8 @@ class PiffPsf(Psf):
         sound = (
             grid.ndim == 3
             and grid.shape[0] == grid.shape[1]
-            and grid.shape[2] in [ccd_polynomial.n_terms(order) for order in range(_HIGHEST_ORDER + 1)]
+            and grid.shape[2]
+            in [ccd_polynomial.n_terms(order) for order in range(_HIGHEST_ORDER + 1)]
             and bool(np.isfinite(grid).all())
             and all(math.isfinite(value) and value > 0 for value in (scale, radius, fwhm))
             and 1 <= lanczos <= _HIGHEST_LANCZOS
@@ -179,7 +180,7 @@ def piff_star(
     weights = galsim.Image(
         np.ones_like(image) if weight is None else weight, wcs=galsim.PixelScale(1.0), **corner
     )
-    (_, u, v), = ccd_polynomial.terms(np.array([x]), np.array([y]), shape, 1)
+    ((_, u, v),) = ccd_polynomial.terms(np.array([x]), np.array([y]), shape, 1)
     place = dict(zip(POSITION, (float(u), float(v)), strict=True))
     data = piff.StarData(
         pixels, galsim.PositionD(x, y), weight=weights, properties=place | properties

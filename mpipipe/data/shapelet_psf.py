@@ -42,8 +42,8 @@ class ShapeletPsf(Psf):
     Attributes
     ----------
     coefficients
-        (n_terms, n_functions) float64: of each of `ccd_polynomial.terms`, for each function. Functions
-        go by series, then by the order along y, then by the order along x.
+        (n_terms, n_functions) float64: of each of `ccd_polynomial.terms`, for each function.
+        Functions go by series, then by the order along y, then by the order along x.
     widths
         (n_series,) float64, pixels.
     orders

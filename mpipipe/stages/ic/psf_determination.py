@@ -20,7 +20,7 @@ from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.stages.detections import Detections
-from mpipipe.stages.ic import pixel_psf_fit, shapelet_psf_fit
+from mpipipe.stages.ic import piff_psf_fit, pixel_psf_fit, shapelet_psf_fit
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars, cut_stars, stamp_half
 from mpipipe.stages.ic.psf_validation import ShapeErrors, cross_validate, shape_errors
 from mpipipe.stages.ic.star_selection import StarChoice, choose_stars
@@ -32,6 +32,7 @@ from mpipipe.stages.stage import StageConfig, stage
 FITS: Mapping[str, Callable[[PsfStars, PsfOptions], PsfFit]] = {
     "pixel": pixel_psf_fit.fit,
     "shapelet": shapelet_psf_fit.fit_shapelet,
+    "piff": piff_psf_fit.fit_piff,
 }
 """How a PSF of each kind is fitted; see `mpipipe.stages.ic.psf_stars`."""
 

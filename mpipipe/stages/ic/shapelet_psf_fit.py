@@ -71,7 +71,7 @@ def fit_shapelet(stars: PsfStars, options: PsfOptions) -> PsfFit:
     stars
         At least one. Of more than 1,000 the brightest count.
     options
-        Among its orders the one is taken that predicts left-out stars best.
+        The usual or highest order is taken unless another predicts left-out stars better.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def fit_shapelet(stars: PsfStars, options: PsfOptions) -> PsfFit:
             raise BadDataError(f"none of the {len(stars)} stars can be fitted by a PSF")
         equations = _normal_equations(some.take(use), state.take(use), psf, start, tolerance)
         if number == 1:
-            order = equations.best_order(options.orders)
+            order = equations.best_order(options)
         psf = replace(psf, coefficients=equations.solve(order), n_stars=int(use.sum()))
     used = np.zeros(len(stars), dtype=bool)
     used[chosen[use]] = True
@@ -200,21 +200,21 @@ class _Equations:
         full = blocks.transpose(0, 2, 1, 3).reshape(n * k, n * k)
         return cho_solve(cho_factor(full), right.ravel()).reshape(n, k)
 
-    def best_order(self, orders: tuple[int, ...]) -> int:
-        """The highest order, unless a lower one predicts left-out stars better.
+    def best_order(self, options: PsfOptions) -> int:
+        """The usual order, unless another predicts left-out stars better.
 
-        Better means by more than `_SIGNIFICANCE` standard errors of the difference: the ridge
-        keeps needless terms small, while missing ones cost more than they save.
+        Better means by more than `_SIGNIFICANCE` standard errors of the difference. The highest
+        order counts as usual where none is named: the ridge keeps needless terms small, while
+        missing ones cost more than they save.
         """
-        best = orders[-1]
-        if len(self.terms) < 2 or len(orders) == 1:
+        best = options.orders[-1] if options.usual is None else options.usual
+        if len(self.terms) < 2 or len(options.orders) == 1:
             return best
         loss = self._loss(best)
-        for order in orders[-2::-1]:
-            other = self._loss(order)
-            gain = loss - other
+        for order in options.orders[::-1]:
+            gain = loss - self._loss(order) if order != best else np.zeros(1)
             if gain.sum() > _SIGNIFICANCE * math.sqrt(np.sum(gain**2)):
-                best, loss = order, other
+                best, loss = order, loss - gain
         return best
 
     def _loss(self, order: int) -> np.ndarray:
