@@ -1,4 +1,4 @@
-"""Sums inside a circle on a pixel grid, which normalise images of stars."""
+"""Sums inside a circle on a pixel grid, wherever in its pixel the circle is centred."""
 
 from __future__ import annotations
 

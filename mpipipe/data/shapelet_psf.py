@@ -117,7 +117,7 @@ class ShapeletPsf(Psf):
             and bool(np.isfinite(coefficients).all() and np.isfinite(widths).all())
             and min(ny, nx) > 0
             and 0 < radius < _LARGEST_RADIUS
-            and fwhm > 0
+            and 0 < fwhm < _LARGEST_RADIUS
             and n_stars >= 0
         )
         if not sound:
@@ -184,7 +184,7 @@ def combine(
                     image[j, i] += along_y[series, m, j] * row[i]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _draw(
     coefficients: np.ndarray, dx: np.ndarray, dy: np.ndarray,
     widths: np.ndarray, orders: np.ndarray, radius: float, images: np.ndarray,

@@ -4,15 +4,16 @@ The model is linear in its coefficients, and each star's pixels enter only throu
 and a vector (the normal equations of its own coefficients). They are made once a round, and serve
 the solution, every order of the polynomial of position, and its cross-validation.
 
-Each round refines x, y and flux of every star with the model so far, leaves out pixels and stars
-that do not fit, and solves again. The first round knows only the seeing; its model is the same
-everywhere.
+Each round refines x, y and flux of stars with the model so far, leaves out pixels and stars that
+do not fit, and solves again. The first knows only the seeing, and makes a model that is the same
+everywhere; the second chooses the order; both take some hundred of the brightest stars, the last
+takes all.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numba import njit
@@ -48,13 +49,15 @@ _FARTHEST = 1.5
 """Pixels that a star may move from its first position."""
 
 _MOST_STARS = 1000
-_FIRST_STARS = 200
-"""The brightest that count at all, and in the first round."""
+_FIRST_STARS = 300
+"""The brightest that count at all, and before the last round."""
 
 _FREEDOM_SHAPE = 0.3
 _FREEDOM_FIELD = 0.03
 """How much the PSF is expected to differ from the starting profile, and from its mean over the
 field, as shares: what keeps a fit of few stars finite (ridge)."""
+
+_HIGHEST_ORDER = 5
 
 _FOLDS = 5
 _SIGNIFICANCE = 2.0
@@ -68,41 +71,37 @@ def fit_shapelet(stars: PsfStars, options: PsfOptions) -> PsfFit:
     stars
         At least one. Of more than 1,000 the brightest count.
     options
-        Among its orders the one is taken that predicts left-out stars best.
+        The usual or highest order is taken unless another predicts left-out stars better.
 
     Raises
     ------
     BadDataError
         If no star can be fitted.
     """
-    brightest = np.sort(np.argsort(-stars.flux, kind="stable")[:_MOST_STARS])
-    chosen = stars.take(brightest)
-    psf = _starting_psf(chosen)
-    start = psf.coefficients[0]
-    state = _State.of(chosen)
+    chosen = _brightest(stars.flux, _MOST_STARS)
+    many = stars.take(chosen)
+    few = many.take(_brightest(many.flux, _FIRST_STARS))
+    psf = start = _starting_psf(stars)
     order = 0
     for number, tolerance in enumerate(_TOLERANCE):
-        state = _refine(chosen, state, psf, tolerance)
-        if number == 0:
-            use = state.sound & _among_brightest(chosen.flux, _FIRST_STARS)
-        else:
-            use = state.sound & ~_outlying(state)
+        last = number == len(_TOLERANCE) - 1
+        some = many if last else few
+        state = _refine(some, psf, tolerance)
+        use = state.sound if number == 0 else state.sound & ~_outlying(state)
         if not use.any():
             raise BadDataError(f"none of the {len(stars)} stars can be fitted by a PSF")
-        equations = _normal_equations(chosen, state, psf, use, tolerance, start)
+        equations = _normal_equations(some.take(use), state.take(use), psf, start, tolerance)
         if number == 1:
-            order = equations.best_order(options.orders)
-        solution = equations.solve(order)
-        psf = replace(psf, coefficients=solution, n_stars=int(use.sum()))
+            order = equations.best_order(options)
+        psf = replace(psf, coefficients=equations.solve(order), n_stars=int(use.sum()))
     used = np.zeros(len(stars), dtype=bool)
-    used[brightest[use]] = True
+    used[chosen[use]] = True
     return PsfFit(replace(psf, fwhm=_fwhm(psf)), used, order)
 
 
-def _among_brightest(flux: np.ndarray, number: int) -> np.ndarray:
-    rank = np.empty(len(flux), dtype=np.int64)
-    rank[np.argsort(-flux, kind="stable")] = np.arange(len(flux))
-    return rank < number
+def _brightest(flux: np.ndarray, number: int) -> np.ndarray:
+    """Indices of the brightest, ascending."""
+    return np.sort(np.argsort(-flux, kind="stable")[:number])
 
 
 def _starting_psf(stars: PsfStars) -> ShapeletPsf:
@@ -137,23 +136,21 @@ class _State:
     misfit: np.ndarray
     sound: np.ndarray
 
-    @classmethod
-    def of(cls, stars: PsfStars) -> _State:
-        dx, dy = stars.x - stars.middle_x, stars.y - stars.middle_y
-        return cls(dx, dy, stars.flux, np.zeros(len(stars)), np.ones(len(stars), dtype=bool))
+    def take(self, chosen: np.ndarray) -> _State:
+        """Of some of the stars."""
+        return _State(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def _refine(stars: PsfStars, state: _State, psf: ShapeletPsf, tolerance: float) -> _State:
+def _refine(stars: PsfStars, psf: ShapeletPsf, tolerance: float) -> _State:
     """Fit x, y and flux of every star with the model as it is."""
-    dx, dy, flux = state.dx.copy(), state.dy.copy(), state.flux.copy()
-    misfit = np.empty(len(stars))
+    first_x, first_y = stars.x - stars.middle_x, stars.y - stars.middle_y
+    dx, dy, flux, misfit = first_x.copy(), first_y.copy(), stars.flux.copy(), np.empty(len(stars))
     _fit_positions(
         stars.stamps, stars.variance, stars.bad, _coefficients_at(stars, psf),
         psf.widths, psf.orders, psf.radius, stars.fwhm, tolerance, dx, dy, flux, misfit,
     )  # fmt: skip
-    moved = np.hypot(dx - (stars.x - stars.middle_x), dy - (stars.y - stars.middle_y))
-    sound = np.isfinite(misfit) & (flux > 0) & (moved < _FARTHEST)
-    return _State(dx, dy, flux, misfit, sound)
+    near = np.hypot(dx - first_x, dy - first_y) < _FARTHEST
+    return _State(dx, dy, flux, misfit, near & np.isfinite(misfit) & (flux > 0))
 
 
 def _coefficients_at(stars: PsfStars, psf: ShapeletPsf) -> np.ndarray:
@@ -175,7 +172,7 @@ def _outlying(state: _State) -> np.ndarray:
 class _Equations:
     """Normal equations of each star's own coefficients, and what is known beforehand.
 
-    `terms` (n, n_terms of order 2 or more), `matrix` (n, k, k), `vector` (n, k), of stars in use;
+    `terms` (n, n_terms) of the highest order, `matrix` (n, k, k), `vector` (n, k), of stars in use;
     `start` (k,), with the precisions `shape` and `field` (k, k) of the constant and other terms.
     """
 
@@ -203,21 +200,21 @@ class _Equations:
         full = blocks.transpose(0, 2, 1, 3).reshape(n * k, n * k)
         return cho_solve(cho_factor(full), right.ravel()).reshape(n, k)
 
-    def best_order(self, orders: tuple[int, ...]) -> int:
-        """The highest order, unless a lower one predicts left-out stars better.
+    def best_order(self, options: PsfOptions) -> int:
+        """The usual order, unless another predicts left-out stars better.
 
-        Better means by more than `_SIGNIFICANCE` standard errors of the difference: the ridge
-        keeps needless terms small, while missing ones cost more than they save.
+        Better means by more than `_SIGNIFICANCE` standard errors of the difference. The highest
+        order counts as usual where none is named: the ridge keeps needless terms small, while
+        missing ones cost more than they save.
         """
-        best = orders[-1]
-        if len(self.terms) < 2 or len(orders) == 1:
+        best = options.orders[-1] if options.usual is None else options.usual
+        if len(self.terms) < 2 or len(options.orders) == 1:
             return best
         loss = self._loss(best)
-        for order in orders[-2::-1]:
-            other = self._loss(order)
-            gain = loss - other
+        for order in options.orders[::-1]:
+            gain = loss - self._loss(order) if order != best else np.zeros(1)
             if gain.sum() > _SIGNIFICANCE * math.sqrt(np.sum(gain**2)):
-                best, loss = order, other
+                best, loss = order, loss - gain
         return best
 
     def _loss(self, order: int) -> np.ndarray:
@@ -234,26 +231,19 @@ class _Equations:
 
 
 def _normal_equations(
-    stars: PsfStars,
-    state: _State,
-    psf: ShapeletPsf,
-    use: np.ndarray,
-    tolerance: float,
-    start: np.ndarray,
+    stars: PsfStars, state: _State, psf: ShapeletPsf, start: ShapeletPsf, tolerance: float
 ) -> _Equations:
-    chosen = stars.take(use)
-    k = len(start)
-    matrix, vector = np.zeros((len(chosen), k, k)), np.zeros((len(chosen), k))
+    k = psf.coefficients.shape[1]
+    matrix, vector = np.zeros((len(stars), k, k)), np.zeros((len(stars), k))
     _accumulate(
-        chosen.stamps, chosen.variance, chosen.bad, _coefficients_at(chosen, psf),
+        stars.stamps, stars.variance, stars.bad, _coefficients_at(stars, psf),
         psf.widths, psf.orders, psf.radius, tolerance,
-        state.dx[use], state.dy[use], state.flux[use], matrix, vector,
+        state.dx, state.dy, state.flux, matrix, vector,
     )  # fmt: skip
-    terms = ccd_polynomial.terms(chosen.x, chosen.y, psf.shape, 5)
+    terms = ccd_polynomial.terms(stars.x, stars.y, psf.shape, _HIGHEST_ORDER)
     metric = _metric(psf)
-    return _Equations(
-        terms, matrix, vector, start, metric / _FREEDOM_SHAPE**2, metric / _FREEDOM_FIELD**2
-    )
+    shape, field = metric / _FREEDOM_SHAPE**2, metric / _FREEDOM_FIELD**2
+    return _Equations(terms, matrix, vector, start.coefficients[0], shape, field)
 
 
 def _metric(psf: ShapeletPsf) -> np.ndarray:
@@ -305,7 +295,7 @@ def _fill_functions(
                 k += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fit_positions(
     stamps: np.ndarray, variance: np.ndarray, bad: np.ndarray, coefficients: np.ndarray,
     widths: np.ndarray, orders: np.ndarray, radius: float, fwhm: float, tolerance: float,
@@ -340,7 +330,7 @@ def _fit_positions(
                     light = flux[k] * max(share, 0.0)
                     noise = variance[k, j, i] + light + ((_FLOOR + tolerance) * light) ** 2
                     rest = stamps[k, j, i] - flux[k] * share
-                    if rest * rest > _CLIP**2 * noise:
+                    if not rest * rest <= _CLIP**2 * noise:  # NaN is left out too
                         continue
                     weight = 1.0 / (variance[k, j, i] + light + (_FLOOR * light) ** 2)
                     by = (share, flux[k] * by_x[j, i] / inside, flux[k] * by_y[j, i] / inside)
@@ -364,7 +354,7 @@ def _fit_positions(
         dy[k] += shift_y
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _centroid(image: np.ndarray, dx: float, dy: float, fwhm: float) -> tuple[float, float]:
     """How far from (dx, dy) the centroid under a Gaussian window of the seeing is, pixels.
 
@@ -385,7 +375,7 @@ def _centroid(image: np.ndarray, dx: float, dy: float, fwhm: float) -> tuple[flo
     return 2.0 * sum_x / total, 2.0 * sum_y / total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _solved(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Solution of three equations; NaN where there is none."""
     ((a, b, c), (_, d, e), (_, _, f)) = normal
@@ -401,7 +391,7 @@ def _solved(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
     ]) / determinant  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _accumulate(
     stamps: np.ndarray, variance: np.ndarray, bad: np.ndarray, coefficients: np.ndarray,
     widths: np.ndarray, orders: np.ndarray, radius: float, tolerance: float,
@@ -431,7 +421,7 @@ def _accumulate(
                 light = max(share, 0.0)
                 plain = variance[k, j, i] / flux[k] ** 2 + light / flux[k]
                 rest = stamps[k, j, i] / flux[k] - share
-                if rest * rest > _CLIP**2 * (plain + ((_FLOOR + tolerance) * light) ** 2):
+                if not rest * rest <= _CLIP**2 * (plain + ((_FLOOR + tolerance) * light) ** 2):
                     continue
                 pixels[n] = j * size + i
                 root[n] = 1.0 / math.sqrt(plain + (_FLOOR * light) ** 2)
