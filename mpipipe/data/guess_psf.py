@@ -60,7 +60,7 @@ class GuessPsf(Psf):
 
     def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
-        from mpipipe.data.pixel_shift import circle_weights
+        from mpipipe.data.circle import circle_weights
 
         x, y = np.asarray(x, float), np.asarray(y, float)
         norm = float((self._draw(0.0, 0.0) * circle_weights(self.size, self.radius)).sum())

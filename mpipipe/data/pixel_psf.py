@@ -55,8 +55,8 @@ class PixelPsf(Psf):
 
     def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
+        from mpipipe.data.circle import circle_weights
         from mpipipe.data.pixel_draw import draw_images
-        from mpipipe.data.pixel_shift import circle_weights
 
         x, y = np.asarray(x, float), np.asarray(y, float)
         terms = ccd_polynomial.terms(x, y, self.shape, self.order)

@@ -88,13 +88,3 @@ def shift_image(
                 continue
             for i in range(size):
                 target[i] += tap * row[i + m]
-
-
-def circle_weights(size: int, radius: float) -> np.ndarray:
-    """Share of each pixel inside a circle about the middle, (size, size) float64.
-
-    Pixels on the rim count by the distance of their centres from it.
-    """
-    half = size // 2
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    return np.clip(radius + 0.5 - np.hypot(x, y), 0.0, 1.0)

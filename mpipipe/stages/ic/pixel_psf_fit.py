@@ -23,10 +23,11 @@ from numba import njit
 
 from mpipipe.data import ccd_polynomial
 from mpipipe.data.ccd_polynomial import n_terms
+from mpipipe.data.circle import circle_weights
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.pixel_draw import draw_images, evaluate, shift_images
 from mpipipe.data.pixel_psf import PixelPsf, order_of
-from mpipipe.data.pixel_shift import N_TAPS, REACH, circle_weights, shift_image
+from mpipipe.data.pixel_shift import N_TAPS, REACH, shift_image
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
 from mpipipe.stages.psf_photometry import PSF_SOURCE, fit_stamps
 from mpipipe.stages.seeing import FWHM_OF_SIGMA

@@ -7,6 +7,7 @@ a star it has not seen. The finished model gives every row of icSrc its PSF flux
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ class PsfDeterminationConfig(StageConfig):
     def _is_known(cls, kind: str) -> str:
         if kind not in FITS:
             raise ValueError(f"no kind of PSF is called {kind!r}; there are {', '.join(FITS)}")
+        if kind == "piff" and find_spec("piff") is None:
+            raise ValueError("Piff is not installed: pip install mpipipe[piff]")
         return kind
 
     def options(self, n_stars: int) -> PsfOptions:
