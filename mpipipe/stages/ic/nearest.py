@@ -36,7 +36,7 @@ def nearest_pairs(
 def _search(first: np.ndarray, second: np.ndarray, radius: float, found: np.ndarray) -> None:
     """Index of the mutual nearest in `second`, which rises in y, or -1."""
     holder = np.full(len(second), -1)
-    nearest = np.full(len(second), np.inf)
+    nearest = np.full(len(second), radius * radius)
     heights = second[:, 1].copy()
     for k in range(len(first)):
         x, y = first[k, 0], first[k, 1]
@@ -51,8 +51,9 @@ def _search(first: np.ndarray, second: np.ndarray, radius: float, found: np.ndar
             distance = dx * dx + dy * dy
             if distance < best:
                 best, at = distance, m
-        if at >= 0 and best < nearest[at]:
-            if holder[at] >= 0:
-                found[holder[at]] = -1
-            holder[at], nearest[at] = k, best
-            found[k] = at
+            if distance < nearest[m]:
+                nearest[m], holder[m] = distance, k
+        found[k] = at
+    for k in range(len(first)):
+        if found[k] >= 0 and holder[found[k]] != k:
+            found[k] = -1

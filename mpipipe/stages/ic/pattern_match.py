@@ -43,7 +43,11 @@ _PEAKS = 200
 _RADII = (2.0, 1.0, 0.5, 0.25)
 """Of the matches in a fit, in cells."""
 _ROUNDS = 5
-_MOST_REFERENCES = 4000
+_MOST_REFERENCES = 2000
+_MOST_WORK = 2e7
+"""Comparisons of pairs, with votes at `_VOTE_COST` of them, beyond which more pairs are not tried:
+a wrong field must be refused in good time."""
+_VOTE_COST = 10.0
 _MAX_LOG_CHANCE = -6.0
 _SHEAR = 0.02
 """Largest difference of scale between two directions."""
@@ -217,6 +221,8 @@ def _candidates(field: _Field, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
         return []
     limits = (length[0] * (1.0 - stretch), length[-1] * (1.0 + stretch))
     r_first, r_second, r_length = _pairs(references, *limits)
+    if len(first) * len(r_first) * stretch * (1.0 + _VOTE_COST * window / np.pi) > _MOST_WORK:
+        return []
     found = []
     for parity in (1.0, -1.0):
         turned = sources * [parity, 1.0]
