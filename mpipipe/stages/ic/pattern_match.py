@@ -12,7 +12,7 @@ Positions are tangent-plane coordinates around the CCD's expected centre, arcsec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -72,6 +72,11 @@ class Search:
     offset: float = 300.0
     rotation: float = 2.0
     scale: float = 0.02
+
+    def at(self, dec: float) -> Search:
+        """The same at a declination (deg), where meridians turn north with the pointing."""
+        turn = self.offset / 3600.0 * abs(np.tan(np.radians(dec)))
+        return replace(self, rotation=float(min(self.rotation + turn, 180.0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,7 @@ def expectations(
     if header is not None:
         ra, dec = header.pixel_to_sky(*np.array(centre).reshape(2, 1))
         sky = float(ra[0]), float(dec[0])
-        found.append(Expectation(sky, header.jacobian(*centre), search, header))
+        found.append(Expectation(sky, header.jacobian(*centre), search.at(sky[1]), header))
         pointing = pointing if np.isfinite(pointing).all() else sky
     if np.isfinite(pointing).all():
         blind = replace(search, rotation=180.0)
