@@ -21,9 +21,19 @@ from mpipipe.sim.simulate import simulate_survey
 from mpipipe.sim.survey import preset
 from mpipipe.sim.tasks import SimFolder, begun_simulation, prepare
 
-OPTIONS = ("n_visits=2", "n_ccds=1", "n_bias=4", "n_dark=2", "flat_levels=20000", "star_density=1")
-COMMAND = ["-m", "mpipipe", "simulate", "--preset", "tiny", "--seed", "3"]
-COMMAND += [word for option in OPTIONS for word in ("--set", option)]
+OPTIONS: dict[str, Any] = {
+    "n_visits": 1,
+    "n_ccds": 1,
+    "n_bias": 4,
+    "n_dark": 2,
+    "flat_levels": (2e4,),
+    "star_density": 1.0,
+    "galaxy_mag_max": 25.5,
+}
+COMMAND = ["-m", "mpipipe", "simulate", "--preset", "tiny", "--seed", "3", "--set"]
+COMMAND += " --set ".join(
+    f"{key}={value[0] if isinstance(value, tuple) else value}" for key, value in OPTIONS.items()
+).split()
 ULFM = ("--with-ft", "ulfm", "--mca", "async_mpi_finalize", "1")
 
 
@@ -40,16 +50,7 @@ def digests(folder: Path) -> dict[str, str]:
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What an undisturbed simulation in one process writes."""
     root = tmp_path_factory.mktemp("quiet") / "sim"
-    survey = preset(
-        "tiny",
-        seed=3,
-        n_visits=2,
-        n_ccds=1,
-        n_bias=4,
-        n_dark=2,
-        flat_levels=(2e4,),
-        star_density=1.0,
-    )
+    survey = preset("tiny", seed=3, **OPTIONS)
     simulate_survey(survey, root)
     return digests(root)
 
