@@ -42,7 +42,7 @@ def fill_taps(shift: float, taps: np.ndarray) -> None:
             window = 0.0
             for k in range(len(_WINDOW) - 1, -1, -1):
                 window = window * q + _WINDOW[k]
-            taps[m] = window * np.sin(np.pi * t) / (np.pi * t)
+            taps[m] = window * (np.sin(np.pi * t) / (np.pi * t) if abs(t) > 1e-12 else 1.0)
             total += taps[m]
     taps /= total
 

@@ -21,14 +21,14 @@ from mpipipe.stages.seeing import FWHM_OF_SIGMA
 _SAMPLES = 4.0
 """Points of the grid in a FWHM at most; never closer than the pixels."""
 
-_MOST_STARS = 300
-"""The brightest that count: each takes up to 10 MB in Piff."""
+_MOST_STARS = 150
+"""The brightest that count: with stamps of 29 pixels they take 3.5 GB in Piff."""
 
 _OUTLIER_SIGMA = 5.0
 _MOST_OUTLIERS = 0.03
 """Outliers by chi2; the share that a round may remove."""
 
-_MOST_ROUNDS = 8
+_MOST_ROUNDS = 5
 
 
 def fit_piff(stars: PsfStars, options: PsfOptions) -> PsfFit:
@@ -37,7 +37,7 @@ def fit_piff(stars: PsfStars, options: PsfOptions) -> PsfFit:
     Parameters
     ----------
     stars
-        Of more than 300 the brightest count.
+        Of more than 150 the brightest count.
     options
         The highest of its orders is taken for which there are two stars a term.
 
