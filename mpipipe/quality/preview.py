@@ -50,9 +50,13 @@ def draw_before_after(path: Path, before: np.ndarray, calexp: Exposure) -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(16, 6), layout="constrained")
     info = calexp.info
-    _show(axes[0], before, f"raw, first snap: visit {info.visit}, {info.detector} {info.band}")
-    _show(axes[1], calexp.image, "calexp: corrected, cosmic rays and sky removed")
+    raw = f"raw, first snap: visit {info.visit}, {info.detector} {info.band}"
+    draw_stretched(axes[0], before, raw)
+    draw_stretched(axes[1], calexp.image, "calexp: corrected, cosmic rays and sky removed")
     _show_mask(axes[2], calexp.mask)
+    for each in axes:
+        each.set_xticks([])
+        each.set_yticks([])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -63,16 +67,24 @@ def _reduced(image: np.ndarray) -> np.ndarray:
     return image[::step, ::step]
 
 
-def _show(axes: Axes, image: np.ndarray, title: str) -> None:
+def draw_stretched(axes: Axes, image: np.ndarray, title: str) -> None:
+    """Draw an image, its sky in the middle of the greys and bright stars white; asinh stretch.
+
+    The axes count its pixels; where there are more than can be seen, some are left out.
+    """
     sample = image[::4, ::4]
+    if not np.isfinite(sample).any():
+        sample = np.zeros((1, 1))
     low, middle = np.nanpercentile(sample, (0.5, 50))
     high = np.nanpercentile(sample, 99.5)
     stretched = np.arcsinh((_reduced(image) - middle) / max(middle - low, 1e-6))
     limits = np.arcsinh((np.array([low, high]) - middle) / max(middle - low, 1e-6))
-    axes.imshow(stretched, origin="lower", cmap="gray", vmin=limits[0], vmax=limits[1])
+    ny, nx = image.shape
+    axes.imshow(
+        stretched, origin="lower", cmap="gray", vmin=limits[0], vmax=limits[1],
+        extent=(-0.5, nx - 0.5, -0.5, ny - 0.5),
+    )  # fmt: skip
     axes.set_title(title, fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 _COLOURS = {
@@ -100,5 +112,3 @@ def _show_mask(axes: Axes, mask: np.ndarray) -> None:
     axes.imshow(picture, origin="lower")
     axes.legend(fontsize=8, loc="upper right", framealpha=0.9)
     axes.set_title("mask", fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])

@@ -153,13 +153,17 @@ def read_attributes(path: Path | str) -> dict[str, Any]:
         return dict(json.loads(file.attrs["attributes"]))
 
 
-def read_catalogue(path: Path | str, columns: Sequence[str] | None = None) -> np.ndarray:
+def read_catalogue(
+    path: Path | str, columns: Sequence[str] | None = None, *, rows: slice = slice(None)
+) -> np.ndarray:
     """The rows of a catalogue as a structured array.
 
     Parameters
     ----------
     columns
         Names of the columns to read; None for all.
+    rows
+        Which rows to read; no others are.
 
     Raises
     ------
@@ -175,12 +179,12 @@ def read_catalogue(path: Path | str, columns: Sequence[str] | None = None) -> np
             raise BadDataError(
                 f"has no such column; it has {', '.join(known)}", file=path, key=missing[0]
             )
-        n_rows = int(file.attrs["n_rows"])
-        rows = np.zeros(n_rows, dtype=[(name, known[name].dtype) for name in names])
+        n_rows = len(range(*rows.indices(int(file.attrs["n_rows"]))))
+        found = np.zeros(n_rows, dtype=[(name, known[name].dtype) for name in names])
         for name in names:
             if n_rows:
-                rows[name] = _from_file(file[name][...], rows.dtype[name])
-        return rows
+                found[name] = _from_file(file[name][rows], found.dtype[name])
+        return found
 
 
 # -- writing -------------------------------------------------------------------------------------

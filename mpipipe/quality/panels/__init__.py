@@ -1,0 +1,1 @@
+"""Pictures of image characterization, one panel a question: what is in the PSF, WCS, zero point."""
