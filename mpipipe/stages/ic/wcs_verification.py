@@ -71,7 +71,12 @@ class WcsVerificationConfig(StageConfig):
         default=2.0, gt=0, description="largest standard error of a position on the CCD, pixels"
     )
     scale_error: float = Field(
-        default=0.03, gt=0, description="largest relative error of the pixel scale anywhere"
+        default=0.03, gt=0, description="largest relative error of the pixel scale, in the mean"
+    )
+    stretch: float = Field(
+        default=0.1,
+        gt=0,
+        description="largest relative difference of any scale on the CCD from the mean",
     )
 
 
@@ -188,15 +193,19 @@ def _map_problems(
     )
     slopes = sip.jacobian(x, y)
     determinant = np.linalg.det(slopes)
-    scale = np.sqrt(np.abs(determinant)) / pixel_scale
-    stretch = np.linalg.svd(slopes, compute_uv=False) / pixel_scale
-    off = float(np.abs(np.append(stretch, scale) - 1.0).max())
+    scale = float(np.sqrt(np.abs(determinant)).mean())
+    off = abs(scale / pixel_scale - 1.0)
+    stretch = float(np.abs(np.linalg.svd(slopes, compute_uv=False) / scale - 1.0).max())
     metrics["scale_error"] = off, ""
+    metrics["stretch"] = stretch, ""
     metrics["max_error"] = solution.max_error, "mas"
     if not (np.sign(determinant) == sip_sign(sip)).all():
         yield "the distortion folds the image"
     if not off <= config.scale_error:
         yield f"the pixel scale is off by {100 * off:.1f} % (limit {100 * config.scale_error:.1f})"
+    if not stretch <= config.stretch:
+        limit = 100 * config.stretch
+        yield f"the distortion stretches by {100 * stretch:.1f} % (limit {limit:.1f})"
     if not solution.max_error <= 1e3 * config.max_error * pixel_scale:
         yield (
             f"its error reaches {solution.max_error:.0f} mas where there are no stars "
