@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKS = ("check_isr", "check_cr", "check_simulator", "check_recovery")
-SECONDS = 500
+CHECKS = ("check_isr", "check_cr", "check_simulator", "check_recovery", "check_characterization")
+SECONDS = 700
 
 
 @pytest.fixture(scope="module")
