@@ -13,7 +13,7 @@ from mpipipe.run.handover import Handover
 from mpipipe.run.plan import load_run
 from mpipipe.store.layout import RunLayout
 
-from .test_same_bits import raw, undisturbed  # noqa: F401
+from .test_same_bits import given, raw, undisturbed  # noqa: F401
 
 
 def test_a_failed_master_stops_what_may_need_it(raw: Path, undisturbed: str) -> None:  # noqa: F811

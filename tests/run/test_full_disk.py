@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Mpipipe
-from .test_same_bits import raw, undisturbed  # noqa: F401
+from .test_same_bits import given, raw, undisturbed  # noqa: F401
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def resize(disk: Path, n_bytes: int) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_a_full_disk(
     raw: Path,  # noqa: F811
+    given: tuple[str, ...],  # noqa: F811
     undisturbed: str,  # noqa: F811
     small_disk: Path,
     mpipipe: Mpipipe,
@@ -47,7 +48,7 @@ def test_a_full_disk(
     used = sum(path.stat().st_blocks for path in whole.rglob("*") if path.is_file()) * 512
     resize(small_disk, int(share * used) + (64 << 10))
     root = small_disk / "run"
-    full = mpipipe("run", "-q", raw, "-o", root)
+    full = mpipipe("run", "-q", *given, "-o", root)
     assert full.code in (1, 3), full.err
     said = full.err + full.out
     if (root / "outcomes.json").exists():
@@ -59,7 +60,7 @@ def test_a_full_disk(
         done = mpipipe("run", "-q", "--resume", root, root=root)
     else:
         shutil.rmtree(root, ignore_errors=True)
-        done = mpipipe("run", "-q", raw, "-o", root, root=root)
+        done = mpipipe("run", "-q", *given, "-o", root, root=root)
     assert done.code == 0, done.err
     assert done.digest == undisturbed
     assert mpipipe("verify", root).code == 0
