@@ -116,6 +116,7 @@ def test_truth_goes_only_where_it_was_sent(survey: Survey, tmp_path: Path) -> No
         "visits.json",
         "detectors",
         "science",
+        "simulation.toml",  # whose truth it is, so that another simulation does not mix with it
     }
     assert all(is_done(task, folder) for task in make_tasks(survey))
 
