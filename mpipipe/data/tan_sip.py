@@ -328,9 +328,16 @@ def middle(shape: tuple[int, int]) -> tuple[tuple[float, float], float]:
 
 def design_matrix(u: np.ndarray, v: np.ndarray, order: int) -> np.ndarray:
     """Monomials u^p v^q of p + q <= order as columns, sorted by p + q, then p falling."""
-    powers_u = np.stack([u**k for k in range(order + 1)])
-    powers_v = np.stack([v**k for k in range(order + 1)])
+    powers_u, powers_v = _powers(u, order), _powers(v, order)
     return np.stack([powers_u[p] * powers_v[q] for p, q in _terms(order)], axis=1)
+
+
+def _powers(values: np.ndarray, order: int) -> np.ndarray:
+    """Powers from 0 to `order`, (order + 1, n), by multiplication, far quicker than pow()."""
+    powers = np.ones((order + 1, *np.shape(values)))
+    for k in range(order):
+        powers[k + 1] = powers[k] * values
+    return powers
 
 
 def coefficient_table(values: np.ndarray, order: int) -> np.ndarray:
@@ -345,10 +352,12 @@ def polynomial(table: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Sum of table[p, q] u^p v^q over p + q <= order, by Horner's rule."""
     total = np.zeros(np.broadcast(u, v).shape)
     for p in range(len(table) - 1, -1, -1):
-        inner = np.zeros_like(total)
-        for q in range(len(table) - 1 - p, -1, -1):
-            inner = inner * v + table[p, q]
-        total = total * u + inner
+        inner = np.full_like(total, table[p, len(table) - 1 - p])
+        for q in range(len(table) - 2 - p, -1, -1):
+            inner *= v
+            inner += table[p, q]
+        total *= u
+        total += inner
     return total
 
 

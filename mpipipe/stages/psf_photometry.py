@@ -36,6 +36,8 @@ errors are NaN), or the position ran away (then it is the one given, and the flu
 """
 
 _CHUNK = 256
+_KEPT_CHUNKS = 16
+"""Whose models are drawn once a sweep, not twice; more would only take memory."""
 _ROUNDS = 4
 _LEAST_WEIGHT = 0.5
 """Share of the profile's sum of squares that good pixels must hold."""
@@ -128,15 +130,19 @@ def blended_photometry(
     rows[alone] = psf_photometry(pixels, psf, rows["x"][alone], rows["y"][alone], radius, free=free)
     order = np.flatnonzero(touching)
     order = order[np.argsort(-_peaks(pixels, rows[order]), kind="stable")]
+    residual = np.empty(pixels.image.shape if len(order) else (0, 0), np.float32)
     for sweep in range(sweeps + 1 if len(order) else 0):
         # Made anew: a model that moves is taken off by its slopes only until the next sweep.
-        residual = pixels.image.astype(np.float32)
-        for some in _chunks(order) if sweep else ():
-            models, mx, my = _models(psf, rows[some])
+        residual[:] = pixels.image
+        kept: dict[int, _Models] = {}
+        for number, some in enumerate(_chunks(order) if sweep else ()):
+            models, mx, my = drawn = _models(psf, rows[some])
             _subtract(residual, models, mx, my, rows["flux"][some])
-        for some in _chunks(order):
+            if number < _KEPT_CHUNKS:
+                kept[number] = drawn
+        for number, some in enumerate(_chunks(order)):
             now = rows[some]
-            models, mx, my = _models(psf, now)
+            models, mx, my = kept[number] if number in kept else _models(psf, now)
             _fit_in_turn(
                 residual, pixels.variance, pixels.unusable, models, mx, my, radius,
                 free and sweep > 0, now, np.asarray(x)[some], np.asarray(y)[some], 0.25 * radius,
@@ -169,7 +175,10 @@ def _chunks(indices: np.ndarray) -> Iterator[np.ndarray]:
         yield indices[first : first + _CHUNK]
 
 
-def _models(psf: Psf, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+_Models = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _models(psf: Psf, rows: np.ndarray) -> _Models:
     """Model images at the rows' positions, and the pixels under their middles."""
     x, y = rows["x"], rows["y"]
     images = psf.images(x, y)

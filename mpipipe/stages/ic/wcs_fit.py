@@ -30,6 +30,8 @@ _CHECKED = 12
 """Positions a side where the error of a solution is evaluated."""
 _MAD_TO_SIGMA = 1.4826
 _START_ROUNDS = 6
+_SETTLED = 0.1
+"""Coefficients that change less, in units of the median error of a star, are settled."""
 _RIDGE = 1e-11
 _MAX_TURNS = 8
 _COARSE_TURNS = 3
@@ -184,20 +186,26 @@ def solve_wcs(
         None if fewer than 6 stars are left.
     """
     fit, wcs = None, start
+    # Chosen once: pairs that come or go later are few.
+    chosen: int | None = None
     for turn in range(_MAX_TURNS):
         source, reference = stars.near(wcs, radius)
+        if fit is not None and chosen is not None and _is_of(fit, source, reference):
+            break
         pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
         # While the map is coarse a high degree would follow wrong matches.
-        known = turn >= _COARSE_TURNS or not is_coarse
-        best = _best_order(pairs, options) if known else _coarse(pairs, turn + 1, options)
+        if turn < _COARSE_TURNS and is_coarse:
+            best = _coarse(pairs, turn + 1, options)
+        elif chosen is None:
+            best = _best_order(pairs, options, range(1, options.max_order + 1))
+            chosen = best.order if best else None
+        else:
+            best = _best_order(pairs, options, range(chosen, chosen + 1))
+            best = best or _coarse(pairs, chosen, options)
         if best is None:
             return None
-        now = replace(_finished(pairs, best), radius=radius)
-        settled = known and fit is not None and _same_pairs(fit, now)
-        fit, wcs = now, now.wcs
-        if settled:
-            break
-        radius = match_radius(fit)
+        fit = replace(_finished(pairs, best), radius=radius)
+        wcs, radius = fit.wcs, match_radius(fit)
     return fit
 
 
@@ -207,12 +215,9 @@ def match_radius(fit: WcsFit) -> float:
     return float(np.clip(5.0 * spread, 1.5, fit.radius if np.isfinite(fit.radius) else 10.0))
 
 
-def _same_pairs(a: WcsFit, b: WcsFit) -> bool:
-    return (
-        a.order == b.order
-        and np.array_equal(a.source, b.source)
-        and np.array_equal(a.reference, b.reference)
-    )
+def _is_of(fit: WcsFit, source: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether these pairs are the ones it was made of."""
+    return np.array_equal(fit.source, source) and np.array_equal(fit.reference, reference)
 
 
 def fit_shift(
@@ -333,13 +338,13 @@ def _coarse(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | No
     return None
 
 
-def _best_order(pairs: _Pairs, options: FitOptions) -> _Polynomials | None:
+def _best_order(pairs: _Pairs, options: FitOptions, orders: range) -> _Polynomials | None:
     """The fit of the lowest degree that predicts stars as well as any; None for too few stars.
 
     As well: within half a standard error of the best mean chi2 of stars held out.
     """
     fits = []
-    for order in range(1, options.max_order + 1):
+    for order in orders:
         fit = _robust(pairs, order, options)
         if fit is None:
             break
@@ -425,7 +430,11 @@ def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
     coefficients = _weighted(design, pairs.plane, variance)
     for _ in range(_START_ROUNDS):
         off = np.hypot(*(pairs.plane - design @ coefficients).T)
-        coefficients = _weighted(design, pairs.plane, pairs.sigma * np.maximum(off, pairs.sigma))
+        now = _weighted(design, pairs.plane, pairs.sigma * np.maximum(off, pairs.sigma))
+        change = float(np.abs(now - coefficients).max())
+        coefficients = now
+        if change < _SETTLED * float(np.median(pairs.sigma)):
+            break
     return coefficients
 
 
