@@ -1,4 +1,6 @@
-"""Schemas of the tables that single visits give: `src`, and detections on snap differences.
+"""Columns of the tables that single visits give: sources, and detections on snap differences.
+
+The schema of `src` is these and those of the measurements: `mpipipe.stages.sfm.src_table`.
 
 Pixel positions are zero based with pixel centres at integers. Apertures are circles whose radii
 are multiples of the image's FWHM, so that they mean the same in any seeing.
@@ -12,20 +14,19 @@ APERTURES: tuple[float, ...] = (0.75, 1.0, 1.5, 2.0, 3.0)
 """Radii of the circular apertures in units of the FWHM."""
 
 
-def aperture_column(radius: float) -> str:
-    """Name of the flux column of an aperture, e.g. ``apFlux_1_5``."""
-    return f"apFlux_{radius:.2f}".rstrip("0").rstrip(".").replace(".", "_")
+def aperture_suffix(radius: float) -> str:
+    """What columns of an aperture end in, e.g. ``_1_5`` for 1.5 FWHM."""
+    return "_" + f"{radius:.2f}".rstrip("0").rstrip(".").replace(".", "_")
 
 
-def aperture_error_column(radius: float) -> str:
-    """Name of the column with the error of an aperture's flux."""
-    return aperture_column(radius).replace("apFlux", "apFluxErr")
-
-
-_IDENTITY = (
+IDENTITY: tuple[Column, ...] = (
     Column("id", "i8", "", "source id: visit, CCD, number (mpipipe.data.ids)", "meta.id;meta.main"),
     Column("visit", "i8", "", "visit", "meta.id;obs"),
     Column("ccdNumber", "i2", "", "number of the CCD within the camera", "meta.id;instr"),
+)
+"""Whose row it is."""
+
+FAMILY: tuple[Column, ...] = (
     Column(
         "parent",
         "i8",
@@ -33,93 +34,48 @@ _IDENTITY = (
         "id of the most significant source of its footprint; -1 if alone",
         "meta.id.parent",
     ),
-)
-
-_POSITION = (
-    Column(
-        "x", "f8", "pixel", "centroid, Gaussian-windowed, column", "pos.cartesian.x;instr.pixel"
-    ),
-    Column("y", "f8", "pixel", "centroid, Gaussian-windowed, row", "pos.cartesian.y;instr.pixel"),
-    Column("xErr", "f4", "pixel", "standard error of x", "stat.error;pos.cartesian.x"),
-    Column("yErr", "f4", "pixel", "standard error of y", "stat.error;pos.cartesian.y"),
-    Column("x_y_Cov", "f4", "pixel2", "covariance of x and y", "stat.covariance"),
     Column("peakX", "i4", "pixel", "column of the detection's peak", "pos.cartesian.x;instr.pixel"),
     Column("peakY", "i4", "pixel", "row of the detection's peak", "pos.cartesian.y;instr.pixel"),
-    Column("ra", "f8", "deg", "right ascension (ICRS); NaN without a WCS", "pos.eq.ra;meta.main"),
-    Column("dec", "f8", "deg", "declination (ICRS); NaN without a WCS", "pos.eq.dec;meta.main"),
-)
-
-_DETECTION = (
     Column("snr", "f4", "", "peak of the matched-filter map over its noise", "stat.snr"),
     Column(
         "footprintArea", "i4", "pixel", "pixels of the footprint, shared by blends", "phys.angArea"
     ),
+    Column("flag_streak", "?", "", "on a satellite or aircraft trail", "meta.code"),
+    Column("flag_blended", "?", "", "its footprint holds other peaks", "meta.code"),
 )
+"""What the detection knew."""
 
-_SHAPE = (
-    Column("ixx", "f4", "pixel2", "adaptive second moment along x", "phys.size"),
-    Column("iyy", "f4", "pixel2", "adaptive second moment along y", "phys.size"),
-    Column("ixy", "f4", "pixel2", "adaptive mixed second moment", "phys.size"),
-)
-
-_FLAGS = (
+POSITION: tuple[Column, ...] = (
+    Column("x", "f8", "pixel", "centroid of the PSF fit, column", "pos.cartesian.x;instr.pixel"),
+    Column("y", "f8", "pixel", "centroid of the PSF fit, row", "pos.cartesian.y;instr.pixel"),
+    Column("xErr", "f4", "pixel", "standard error of x", "stat.error;pos.cartesian.x"),
+    Column("yErr", "f4", "pixel", "standard error of y", "stat.error;pos.cartesian.y"),
+    Column("x_y_Cov", "f4", "pixel2", "covariance of x and y", "stat.covariance"),
+    Column("ra", "f8", "deg", "right ascension (ICRS); NaN without a WCS", "pos.eq.ra;meta.main"),
+    Column("dec", "f8", "deg", "declination (ICRS); NaN without a WCS", "pos.eq.dec;meta.main"),
+    Column("raErr", "f4", "mas", "standard error of ra times cos(dec)", "stat.error;pos.eq.ra"),
+    Column("decErr", "f4", "mas", "standard error of dec", "stat.error;pos.eq.dec"),
+    Column("ra_dec_Cov", "f4", "mas2", "covariance of the two", "stat.covariance"),
+    Column("flag_centroid", "?", "", "no fit gave the position: it is the peak pixel", "meta.code"),
+    Column(
+        "flag_centroid_window",
+        "?",
+        "",
+        "the position is the windowed centroid, as the PSF fit failed or there is no PSF",
+        "meta.code",
+    ),
     Column("flag_edge", "?", "", "closer to an edge than the centroid window", "meta.code"),
+)
+"""Where it is, on the CCD and on the sky."""
+
+PIXEL_FLAGS: tuple[Column, ...] = (
     Column("flag_saturated", "?", "", "a pixel within 1 FWHM is saturated", "meta.code"),
     Column("flag_bad", "?", "", "a pixel within 1 FWHM can not be used", "meta.code"),
     Column("flag_cr", "?", "", "a pixel within 1 FWHM was hit by a cosmic ray", "meta.code"),
     Column("flag_interpolated", "?", "", "a pixel within 1 FWHM was replaced", "meta.code"),
     Column("flag_suspect", "?", "", "a pixel within 1 FWHM is doubtful", "meta.code"),
-    Column("flag_streak", "?", "", "on a satellite or aircraft trail", "meta.code"),
-    Column("flag_blended", "?", "", "its footprint holds other peaks", "meta.code"),
-    Column("flag_centroid", "?", "", "the centroid failed: it is the peak pixel", "meta.code"),
-    Column(
-        "flag_shape",
-        "?",
-        "",
-        "the adaptive moments failed: they are the image's typical",
-        "meta.code",
-    ),
-    Column(
-        "flag_aperture", "?", "", "an aperture leaves the image or is mostly masked", "meta.code"
-    ),
-    Column("flag_kron", "?", "", "the Kron radius is the smallest allowed, or failed", "meta.code"),
 )
-
-
-def _aperture_columns() -> tuple[Column, ...]:
-    columns: list[Column] = []
-    for radius in APERTURES:
-        text = f"flux in a circle of radius {radius:g} FWHM"
-        columns.append(Column(aperture_column(radius), "f8", "electron", text, "phot.flux"))
-        columns.append(
-            Column(
-                aperture_error_column(radius),
-                "f8",
-                "electron",
-                f"standard error of the {text}",
-                "stat.error;phot.flux",
-            )
-        )
-    return tuple(columns)
-
-
-_KRON = (
-    Column(
-        "kronRadius",
-        "f4",
-        "pixel",
-        "Kron radius: half major axis of the aperture / 2.5",
-        "phys.size",
-    ),
-    Column("kronFlux", "f8", "electron", "flux in an ellipse of 2.5 Kron radii", "phot.flux"),
-    Column("kronFluxErr", "f8", "electron", "standard error of kronFlux", "stat.error;phot.flux"),
-)
-
-SRC = Schema(
-    "src",
-    "Sources on the calibrated exposure of one CCD and visit",
-    _IDENTITY + _POSITION + _DETECTION + _aperture_columns() + _KRON + _SHAPE + _FLAGS,
-)
+"""What the mask says about its pixels."""
 
 SNAP_SOURCE = Schema(
     "snapsrc",

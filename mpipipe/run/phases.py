@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from mpipipe.data.icsrc import ICMATCH, ICSRC
 from mpipipe.data.schema import SDQA, Schema
-from mpipipe.data.src import SNAP_SOURCE, SRC
+from mpipipe.data.src import SNAP_SOURCE
 from mpipipe.run import masters
 from mpipipe.run.calibrate import calibrate
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.task import Task
+from mpipipe.stages.sfm.src_table import SRC
 
 
 @dataclass(frozen=True)

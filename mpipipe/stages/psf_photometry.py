@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from mpipipe.data.exposure import Exposure
+from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
+from mpipipe.stages.measurement_planes import MeasurementPlanes
 
 PSF_SOURCE = np.dtype(
     [
@@ -61,6 +64,12 @@ class Pixels:
     image: np.ndarray
     variance: np.ndarray
     unusable: np.ndarray
+
+
+def usable_pixels(calexp: Exposure, planes: MeasurementPlanes) -> Pixels:
+    """What PSFs are fitted to: all pixels but those without a value and the saturated ones."""
+    saturated = (calexp.mask & VALUE["SAT"]) != 0
+    return Pixels(calexp.image, planes.variance, planes.unusable | saturated)
 
 
 def psf_photometry(
@@ -151,6 +160,37 @@ def blended_photometry(
         order = order[np.isfinite(rows["flux"][order])]
         order = order[np.argsort(-rows["flux"][order], kind="stable")]
     return rows
+
+
+def with_correlated_noise(rows: np.ndarray, map_width: float) -> np.ndarray:
+    """`PSF_SOURCE` rows whose errors and covariances know about correlated noise.
+
+    Parameters
+    ----------
+    map_width
+        Width of the matched-filter map: the sky's part of the errors grows by it if it is above 1.
+    """
+    rows = rows.copy()
+    sky = (max(map_width, 1.0) ** 2 - 1) * rows["sky_error"] ** 2
+    error = np.sqrt(rows["flux_error"] ** 2 + sky)
+    wider = (error / rows["flux_error"]) ** 2
+    rows["flux_error"] = error
+    for name in ("xx", "yy", "xy"):
+        rows[name] *= wider
+    return rows
+
+
+def subtract_sources(
+    image: np.ndarray, psf: Psf, x: np.ndarray, y: np.ndarray, flux: np.ndarray
+) -> np.ndarray:
+    """The image without the models of these sources, float32; fluxes that are NaN are left out."""
+    residual = image.astype(np.float32)
+    known = np.flatnonzero(np.isfinite(flux))
+    for some in _chunks(known):
+        images = psf.images(x[some], y[some])
+        mx, my = np.round(x[some]).astype(np.int64), np.round(y[some]).astype(np.int64)
+        _subtract(residual, images, mx, my, flux[some])
+    return residual
 
 
 def _peaks(pixels: Pixels, rows: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from mpipipe.data.aperture_correction import ApertureCorrection
 from mpipipe.data.ccd_polynomial import MAX_ORDER, CcdPolynomial, n_terms, terms
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.ic.psf_flux_systematic import psf_flux_systematic
+from mpipipe.stages.ic.psf_flux_systematic import USUAL_SHARE, psf_flux_systematic
 from mpipipe.stages.ic.robust_fit import MAD_TO_SIGMA, LinearFit, least_squares, robust_fit
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -92,13 +92,13 @@ def fallback(
 ) -> Mapping[str, Any]:
     """A factor of 1, with an error."""
     unknown = ApertureCorrection.unknown(config.unknown_error, psf.shape)
-    return {"aperture_correction": unknown, "icSrc": icSrc}
+    return {"aperture_correction": unknown, "psf_systematic": USUAL_SHARE, "icSrc": icSrc}
 
 
 @stage(
     "ic.apCorrect",
     needs=("psf", "icSrc", "sdqa", "warnings"),
-    adds=("aperture_correction", "icSrc"),
+    adds=("aperture_correction", "psf_systematic", "icSrc"),
     config=ApCorrectConfig,
     fallback=fallback,
 )
@@ -130,8 +130,9 @@ def ap_correct(
     sdqa.add("ic.apCorrect.variation", _variation(correction))
     sdqa.add("ic.apCorrect.scatter", fit.scatter)
     sdqa.add("ic.apCorrect.sky", fit.sky, "electron")
-    sdqa.add("ic.apCorrect.psf_flux_systematic", _systematic(stars, correction, fit.sky))
-    return {"aperture_correction": correction, "icSrc": rows}
+    systematic = _systematic(stars, correction, fit.sky)
+    sdqa.add("ic.apCorrect.psf_flux_systematic", systematic)
+    return {"aperture_correction": correction, "psf_systematic": systematic, "icSrc": rows}
 
 
 def good_stars(rows: np.ndarray, psf: Psf) -> np.ndarray:

@@ -17,7 +17,6 @@ from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.guess_psf import GuessPsf
 from mpipipe.data.icsrc import CALIBRATION_RADIUS
-from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.stages.detections import Detections
@@ -26,7 +25,12 @@ from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars, cut_stars,
 from mpipipe.stages.ic.psf_validation import ShapeErrors, cross_validate, shape_errors
 from mpipipe.stages.ic.star_selection import StarChoice, choose_stars
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.psf_photometry import Pixels, blended_photometry
+from mpipipe.stages.psf_photometry import (
+    Pixels,
+    blended_photometry,
+    usable_pixels,
+    with_correlated_noise,
+)
 from mpipipe.stages.seeing import FWHM_OF_SIGMA, Seeing
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -163,12 +167,6 @@ def psf_determination(
     return {"psf": result.psf, "icSrc": icSrc}
 
 
-def usable_pixels(calexp: Exposure, planes: MeasurementPlanes) -> Pixels:
-    """What PSFs are fitted to: all pixels but those without a value and the saturated ones."""
-    saturated = (calexp.mask & VALUE["SAT"]) != 0
-    return Pixels(calexp.image, planes.variance, planes.unusable | saturated)
-
-
 def guess(seeing: Seeing, shape: tuple[int, int]) -> GuessPsf:
     """A PSF of the size and shape of the seeing, measured or assumed."""
     radius = CALIBRATION_RADIUS * seeing.fwhm
@@ -230,20 +228,17 @@ def _measure(
     found = blended_photometry(
         pixels, psf, icsrc["x"], icsrc["y"], FIT_RADIUS * psf.fwhm, sweeps=config.sweeps
     )
-    # Correlated noise: what the matched filter's map is wider than 1, the sky's part grows by.
-    sky = (max(map_width, 1.0) ** 2 - 1) * found["sky_error"] ** 2
-    error = np.sqrt(found["flux_error"] ** 2 + sky)
-    wider = (error / found["flux_error"]) ** 2
-    icsrc["psfInstFlux"], icsrc["psfInstFluxErr"] = found["flux"], error
-    icsrc["psfChi2"] = found["chi2"]
-    icsrc["flag_psfFlux"] = found["failed"] | ~np.isfinite(found["flux"])
+    fit = with_correlated_noise(found, map_width)
+    icsrc["psfInstFlux"], icsrc["psfInstFluxErr"] = fit["flux"], fit["flux_error"]
+    icsrc["psfChi2"] = fit["chi2"]
+    icsrc["flag_psfFlux"] = fit["failed"] | ~np.isfinite(fit["flux"])
     if psf.is_guess:
         return
     moved = ~icsrc["flag_psfFlux"]
-    icsrc["x"][moved], icsrc["y"][moved] = found["x"][moved], found["y"][moved]
-    icsrc["xErr"][moved] = np.sqrt(wider * found["xx"])[moved]
-    icsrc["yErr"][moved] = np.sqrt(wider * found["yy"])[moved]
-    icsrc["x_y_Cov"][moved] = (wider * found["xy"])[moved]
+    icsrc["x"][moved], icsrc["y"][moved] = fit["x"][moved], fit["y"][moved]
+    icsrc["xErr"][moved] = np.sqrt(fit["xx"])[moved]
+    icsrc["yErr"][moved] = np.sqrt(fit["yy"])[moved]
+    icsrc["x_y_Cov"][moved] = fit["xy"][moved]
 
 
 def _report(

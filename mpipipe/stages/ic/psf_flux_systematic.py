@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_USUAL = 1.4e-3
+USUAL_SHARE = 1.4e-3
 _FACTOR = 3.0
 """The share of the flux is this beforehand (own PSFs beside true ones on simulated surveys), within
 this factor: one standard deviation, wide enough for PSFs made of a few stars."""
@@ -72,7 +72,7 @@ def psf_flux_systematic(
     sound = positive & np.isfinite(flux + light + flux_error + light_error + factor)
     flux, flux_error = flux[sound], flux_error[sound]
     light, light_error, factor = light[sound], light_error[sound], factor[sound]
-    prior = -0.5 * (np.log(_SHARES / _USUAL) / np.log(_FACTOR)) ** 2
+    prior = -0.5 * (np.log(_SHARES / USUAL_SHARE) / np.log(_FACTOR)) ** 2
     weight = np.exp(prior - prior.max())
     if len(flux):
         residual = (light - sky) / (factor * flux) - 1.0

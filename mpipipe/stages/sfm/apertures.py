@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import sep
+from numba import njit
 
 from mpipipe.data.mask import VALUE
+from mpipipe.data.psf import Psf
 from mpipipe.data.src import APERTURES
 from mpipipe.stages.matched_filter import robust_width
 from mpipipe.stages.measurement_planes import MeasurementPlanes
@@ -21,6 +23,10 @@ from mpipipe.stages.near import planes_near
 
 _MOST_BLANK = 3000
 _LEAST_BLANK = 60
+_CHUNK = 256
+_STRIPS = 8
+_LEAST_GOOD = 0.5
+"""Share of a circle that has to be usable."""
 _CUT = sep.APER_TRUNC | sep.APER_ALLMASKED
 
 
@@ -59,6 +65,106 @@ def circle(
         image, x, y, radius, var=planes.variance, mask=planes.unusable
     )
     return flux, error, (flag & _CUT) != 0
+
+
+def circles(
+    residual: np.ndarray,
+    planes: MeasurementPlanes,
+    psf: Psf,
+    x: np.ndarray,
+    y: np.ndarray,
+    psf_flux: np.ndarray,
+    radii: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums in circles about sources on their own: `residual` and the source's own PSF model.
+
+    An unusable pixel counts as the model says.
+
+    Parameters
+    ----------
+    psf_flux
+        What was taken off for each source, electrons; NaN: nothing.
+    radii
+        (k,) pixels, rising.
+
+    Returns
+    -------
+    flux, sky_error
+        (n, k) electrons; the error is that of sky and read noise as white noise.
+    is_cut
+        (n, k) bool: the circle leaves the image, or less than half of it is usable.
+    """
+    n = len(x)
+    flux, variance = np.zeros((n, len(radii))), np.zeros((n, len(radii)))
+    good = np.zeros((n, len(radii)))
+    own = np.nan_to_num(psf_flux)
+    for first in range(0, n, _CHUNK):
+        some = slice(first, first + _CHUNK)
+        models = psf.images(x[some], y[some])
+        _sum_circles(
+            residual, planes.variance, planes.unusable, models, x[some], y[some], own[some],
+            np.asarray(radii, float), flux[some], variance[some], good[some],
+        )  # fmt: skip
+    ny, nx = residual.shape
+    room = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
+    is_cut = (room[:, None] < radii) | (good < _LEAST_GOOD * np.pi * np.square(radii))
+    return flux, np.sqrt(variance), is_cut
+
+
+@njit(cache=True)
+def _share(dx: float, dy: float, radius: float) -> float:
+    """Share of the pixel whose centre lies at (dx, dy) that is inside a circle about (0, 0)."""
+    distance = np.sqrt(dx * dx + dy * dy)
+    if distance > radius + 0.7072:
+        return 0.0
+    if distance < radius - 0.7072:
+        return 1.0
+    total = 0.0
+    for k in range(_STRIPS):
+        x = dx + (k + 0.5) / _STRIPS - 0.5
+        square = radius * radius - x * x
+        if square > 0:
+            height = np.sqrt(square)
+            total += max(min(height, dy + 0.5) - max(-height, dy - 0.5), 0.0)
+    return total / _STRIPS
+
+
+@njit(cache=True, error_model="numpy")
+def _sum_circles(
+    residual: np.ndarray,
+    variance: np.ndarray,
+    unusable: np.ndarray,
+    models: np.ndarray,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    own: np.ndarray,
+    radii: np.ndarray,
+    flux: np.ndarray,
+    noise: np.ndarray,
+    good: np.ndarray,
+) -> None:
+    """Add up flux, sky variance and usable area of every source and circle."""
+    ny, nx = residual.shape
+    half = models.shape[1] // 2
+    for k in range(len(xs)):
+        # As `Psf.images` places them: halves to even.
+        mx, my = int(np.round(xs[k])), int(np.round(ys[k]))
+        reach = int(radii[-1]) + 2
+        for y in range(max(0, my - reach), min(ny, my + reach + 1)):
+            for x in range(max(0, mx - reach), min(nx, mx + reach + 1)):
+                value, v, known = 0.0, 0.0, 0.0
+                if not unusable[y, x]:
+                    value, v, known = residual[y, x], variance[y, x], 1.0
+                j, i = y - my + half, x - mx + half
+                if 0 <= j <= 2 * half and 0 <= i <= 2 * half:
+                    value += own[k] * models[k, j, i]
+                for r in range(len(radii) - 1, -1, -1):
+                    share = _share(x - xs[k], y - ys[k], radii[r])
+                    if share == 0.0:
+                        break
+                    flux[k, r] += share * value
+                    noise[k, r] += share * share * v
+                    good[k, r] += share * known
 
 
 def noise_factors(

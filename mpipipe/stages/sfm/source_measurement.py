@@ -1,4 +1,8 @@
-"""sfm_sourceMeasurement: positions, shapes and aperture fluxes of the detections."""
+"""sfm_sourceMeasurement: positions and PSF fluxes of the detections, and all other measurements.
+
+Every detection is fitted with the PSF, touching ones together. What the others' models leave of
+the image is what each source is measured on; see `mpipipe.stages.sfm.measurement`.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +10,46 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import source_ids
-from mpipipe.data.mask import VALUE, bits, is_set
+from mpipipe.data.mask import is_set
+from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.data.src import APERTURES, SRC, aperture_column, aperture_error_column
-from mpipipe.stages.centroids import windowed_centroids
+from mpipipe.data.src import APERTURES
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.near import planes_near
-from mpipipe.stages.seeing import adaptive_moments
-from mpipipe.stages.sfm.apertures import circle, full_error, kron_fluxes, noise_factors
+from mpipipe.stages.sfm.measurement import Scene, chosen, registry
+from mpipipe.stages.sfm.scene import fit_psfs, flag_pixels, locate, make_scene
+from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.stages.stage import StageConfig, stage
-
-_FLAGS = {
-    "flag_saturated": VALUE["SAT"],
-    "flag_bad": bits("BAD", "NO_DATA"),
-    "flag_cr": VALUE["CR"],
-    "flag_interpolated": VALUE["INTRP"],
-    "flag_suspect": VALUE["SUSPECT"],
-}
 
 
 class SourceMeasurementConfig(StageConfig):
     """Options of sfm_sourceMeasurement."""
 
-    kron: bool = Field(default=True, description="measure Kron fluxes")
+    measurements: tuple[str, ...] = Field(
+        default=tuple(registry()),
+        description="what is measured, and what that needs; "
+        + "; ".join(f"{one.name}: {one.summary}" for one in registry().values()),
+    )
+    sweeps: int = Field(
+        default=2,
+        ge=0,
+        description="times that touching sources are fitted again with the others taken off",
+    )
+
+    @field_validator("measurements")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        chosen(names)
+        return names
 
 
 @stage(
     "sfm.sourceMeasurement",
-    needs=("calexp", "planes", "detections", "sdqa"),
+    needs=("calexp", "planes", "psf", "detections", "sdqa"),
     adds=("src",),
     config=SourceMeasurementConfig,
     always=True,
@@ -48,40 +59,42 @@ def source_measurement(
     *,
     calexp: Exposure,
     planes: MeasurementPlanes,
+    psf: Psf,
     detections: Detections,
     sdqa: Sdqa,
 ) -> Mapping[str, Any]:
     """Measure every detection into a row of `src`."""
-    image = np.where(planes.unusable, np.float32(0), calexp.image)
     src = SRC.empty(len(detections.y))
-    factors = noise_factors(image, calexp.mask, planes, detections.width)
-    for radius, factor in zip(APERTURES, factors.factor, strict=True):
-        sdqa.add(f"sfm.sourceMeasurement.noise_factor_{radius:g}", float(factor))
-    sdqa.add("sfm.sourceMeasurement.n_blank", factors.n_blank)
-    if not len(src):
-        return {"src": src}
     _identify(src, calexp, detections)
-    _locate(src, image, planes, detections)
-    _shape(src, image, planes)
-    position = src["x"].copy(), src["y"].copy()
-    for radius in APERTURES:
-        pixels = radius * planes.seeing.fwhm
-        flux, error, cut = circle(image, planes, *position, pixels)
-        src[aperture_column(radius)] = flux
-        src[aperture_error_column(radius)] = full_error(flux, error, factors.at(pixels))
-        src["flag_aperture"] |= cut
-    if config.kron:
-        ixx, iyy, ixy = (src[name].astype(float) for name in ("ixx", "iyy", "ixy"))
-        kron = kron_fluxes(image, planes, position, (ixx, iyy, ixy), factors)
-        src["kronRadius"], src["kronFlux"] = kron.radius, kron.flux
-        src["kronFluxErr"], src["flag_kron"] = kron.error, kron.flag
-    else:
-        src["kronRadius"] = src["kronFlux"] = src["kronFluxErr"] = np.nan
-        src["flag_kron"] = True
-    near = planes_near(calexp.mask, src["y"], src["x"], planes.seeing.fwhm)
-    for name, planes_of_flag in _FLAGS.items():
-        src[name] = (near & planes_of_flag) != 0
+    locate(src, calexp, planes, detections)
+    fit_psfs(
+        src, calexp, planes, psf, detections.width,
+        start=_starts(src, detections), free=not psf.is_guess, sweeps=config.sweeps,
+    )  # fmt: skip
+    scene = make_scene(src, calexp, planes, psf, detections)
+    for radius, factor in zip(APERTURES, scene.factors.factor, strict=True):
+        sdqa.add(f"sfm.sourceMeasurement.noise_factor_{radius:g}", float(factor))
+    sdqa.add("sfm.sourceMeasurement.n_blank", scene.factors.n_blank)
+    flag_pixels(src, scene)
+    measure(scene, src, config.measurements)
     return {"src": src}
+
+
+def measure(scene: Scene, src: np.ndarray, names: tuple[str, ...]) -> None:
+    """Make these measurements of rows whose PSF fits are done; in place."""
+    wanted = chosen(names)
+    for one in registry().values():
+        if one in wanted and len(src):
+            one.run(scene, src)
+        else:
+            one.clear(src)
+
+
+def _starts(src: np.ndarray, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """Where the PSF fits start: windowed centroids, but the peaks where neighbours pull at them."""
+    pulled = src["flag_centroid"] | src["flag_blended"]
+    x, y = np.where(pulled, detections.x, src["x"]), np.where(pulled, detections.y, src["y"])
+    return x.astype(float), y.astype(float)
 
 
 def _identify(src: np.ndarray, calexp: Exposure, detections: Detections) -> None:
@@ -102,27 +115,3 @@ def _identify(src: np.ndarray, calexp: Exposure, detections: Detections) -> None
     src["flag_streak"] = detections.streak[detections.footprint]
     at_peaks = calexp.mask[detections.y, detections.x]
     src["flag_streak"] |= is_set(at_peaks, ("STREAK", "DETECTED_STREAK"))
-
-
-def _locate(
-    src: np.ndarray, image: np.ndarray, planes: MeasurementPlanes, detections: Detections
-) -> None:
-    found = windowed_centroids(
-        image, planes.variance, planes.unusable, detections.y, detections.x, planes.seeing.fwhm
-    )
-    # Correlated noise: what the matched filter's map is wider than 1, positions vary more by.
-    scale = max(detections.width, 1.0)
-    src["x"], src["y"] = found["x"], found["y"]
-    src["xErr"], src["yErr"] = scale * np.sqrt(found["xx"]), scale * np.sqrt(found["yy"])
-    src["x_y_Cov"] = scale**2 * found["xy"]
-    src["flag_centroid"], src["flag_edge"] = found["failed"], found["edge"]
-
-
-def _shape(src: np.ndarray, image: np.ndarray, planes: MeasurementPlanes) -> None:
-    seeing = planes.seeing
-    start = (seeing.ixx * seeing.iyy - seeing.ixy**2) ** 0.25
-    found = adaptive_moments(image, planes.unusable, src["y"], src["x"], start)
-    failed = found["state"] != 0
-    for name in ("ixx", "iyy", "ixy"):
-        src[name] = np.where(failed, getattr(seeing, name), found[name])
-    src["flag_shape"] = failed

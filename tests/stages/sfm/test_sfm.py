@@ -17,25 +17,30 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import split_source_id
 from mpipipe.data.mask import VALUE, is_set
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.data.src import APERTURES, SRC, aperture_column, aperture_error_column
+from mpipipe.data.src import APERTURES
 from mpipipe.sim.toyfield import ToyOptions, toy_field
 from mpipipe.stages import cs, ic, sfm
+from mpipipe.stages.sfm.measurements.circles import FLUXES
+from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.stages.stage import Clipboard, check_chain, run_chain
 
 from ..frames import sky, with_stars
 
-ALONE = (ic.initialize, *sfm.PIPELINE)
-"""What sfm needs to run on a calexp alone."""
+ALONE = (*ic.PIPELINE, *sfm.PIPELINE)
+"""What runs on a calexp."""
+CIRCLES = dict(zip(APERTURES, FLUXES, strict=True))
 
 
 def measure(calexp: Exposure) -> Clipboard:
     clipboard: dict[str, Any] = {
         "calexp": calexp,
         "background": Background.constant(0.0, calexp.shape),
+        "pixel_scale": 0.2,
+        "reference": None,
         "sdqa": Sdqa(),
         "warnings": [],
     }
-    return run_chain(ALONE, {}, clipboard)
+    return run_chain(ALONE, {}, clipboard, failed=lambda step, error: None)
 
 
 Star = tuple[float, float, float]
@@ -49,7 +54,7 @@ def grid(n: int, flux: float) -> list[Star]:
 
 
 def test_the_chain_fits_behind_cs() -> None:
-    given = ("exposures", "pixel_scale", "sdqa", "warnings")
+    given = ("exposures", "pixel_scale", "reference", "sdqa", "warnings")
     assert "src" in check_chain(cs.PIPELINE + ALONE, given)
     for step in sfm.PIPELINE:
         for name, option in step.config.model_fields.items():
@@ -71,10 +76,11 @@ def test_positions_and_fluxes_are_right_within_their_errors() -> None:
     clipboard: dict[str, Any] = {
         "exposures": field.exposures,
         "pixel_scale": 0.2,
+        "reference": None,
         "sdqa": Sdqa(),
         "warnings": [],
     }
-    src = run_chain(cs.PIPELINE + ALONE, {}, clipboard)["src"]
+    src = run_chain(cs.PIPELINE + ALONE, {}, clipboard, failed=lambda step, error: None)["src"]
     stars = field.stars
     distance, index = cKDTree(np.c_[src["x"], src["y"]]).query(np.c_[stars["x"], stars["y"]])
     tree = cKDTree(np.c_[stars["x"], stars["y"]])
@@ -88,7 +94,7 @@ def test_positions_and_fluxes_are_right_within_their_errors() -> None:
         assert 0.8 < 1.4826 * np.median(np.abs(pull)) < 1.25
     bright = star["flux"] > 1e4
     for radius, floor in ((1.5, 0.93), (2.0, 0.97), (3.0, 0.985)):
-        flux, error = row[aperture_column(radius)], row[aperture_error_column(radius)]
+        flux, error = row[CIRCLES[radius].inst], row[CIRCLES[radius].inst_error]
         share = np.median(flux[bright] / (2 * star["flux"][bright]))
         assert floor < share < 1.01
         pull = (flux - share * 2 * star["flux"]) / error
@@ -148,8 +154,11 @@ def test_edges_are_flagged_and_do_no_harm() -> None:
     at_edge = src["flag_edge"]
     assert at_edge.sum() >= 3 and at_edge.sum() < 8
     assert src["flag_aperture"][at_edge].all()
-    for name in ("x", "y", aperture_column(APERTURES[0])):
+    for name in ("x", "y"):
         assert np.isfinite(src[name]).all()
+    cut = src["flag_aperture"]
+    assert np.isnan(src[CIRCLES[3.0].inst][cut]).all()
+    assert np.isfinite(src[CIRCLES[3.0].inst][~cut]).all()
 
 
 def test_sky_coordinates_come_from_the_wcs() -> None:
@@ -249,8 +258,11 @@ def test_hopeless_frames_give_a_table(make: Callable[[], Exposure]) -> None:
     with np.errstate(all="raise", under="ignore"):
         src = measure(make())["src"]
     assert src.dtype == SRC.dtype
-    for name in ("x", "y", "xErr", *(aperture_column(radius) for radius in APERTURES)):
+    for name in ("x", "y", "xErr"):
         assert np.isfinite(src[name]).all()
+    for flux in CIRCLES.values():
+        assert (np.isfinite(src[flux.inst]) | src["flag_aperture"]).all()
+    assert (np.isfinite(src["psfInstFlux"]) | src["flag_psfFlux"]).all()
 
 
 def test_one_star_alone_is_one_source() -> None:

@@ -6,10 +6,11 @@ import pytest
 from astropy import units
 
 from mpipipe.data.schema import Schema
-from mpipipe.data.src import APERTURES, SNAP_SOURCE, SRC, aperture_column, aperture_error_column
+from mpipipe.data.src import SNAP_SOURCE
+from mpipipe.stages.sfm.src_table import FORCED_SRC, SRC
 
 
-@pytest.mark.parametrize("schema", [SRC, SNAP_SOURCE], ids=lambda schema: schema.name)
+@pytest.mark.parametrize("schema", [SRC, FORCED_SRC, SNAP_SOURCE], ids=lambda schema: schema.name)
 def test_columns_are_described(schema: Schema) -> None:
     names = [column.name for column in schema.columns]
     assert len(set(names)) == len(names)
@@ -17,9 +18,3 @@ def test_columns_are_described(schema: Schema) -> None:
         assert column.description and column.ucd, column.name
         units.Unit(column.unit)
         assert column.name.isidentifier()
-
-
-def test_every_aperture_has_flux_and_error() -> None:
-    for radius in APERTURES:
-        assert aperture_column(radius) in SRC.dtype.names
-        assert aperture_error_column(radius) in SRC.dtype.names

@@ -1,0 +1,1 @@
+"""The measurements of sources, one module each; see `mpipipe.stages.sfm.measurement`."""
