@@ -57,6 +57,7 @@ def resume(
     folder: Path,
     *others: object,
     assignments: list[str] | None = None,
+    refcat: Path | None = None,
     verify: str = "sampled",
     force: bool = False,
     dry_run: bool = False,
@@ -66,9 +67,10 @@ def resume(
     """Go on with a run; `others` are options that only make sense for a new one."""
     if any(others):
         raise ConfigError(
-            "--resume takes none of RAW, -o, --camera, --calibs, --refcat, --config and --costs: "
+            "--resume takes none of RAW, -o, --camera, --calibs, --config and --costs: "
             "the run folder knows them",
-            way_out="--set changes an option; for anything else start a run in a new folder",
+            way_out="--set changes an option, --refcat the reference catalogue; for anything else "
+            "start a run in a new folder",
         )
     if verify not in ("sampled", "all"):
         raise ConfigError(f"is {verify!r}", key="--verify", way_out="write sampled or all")
@@ -77,7 +79,7 @@ def resume(
     from mpipipe.store.layout import RunLayout
 
     layout = RunLayout.at(folder)
-    asked = Resume(tuple(assignments or ()), force, verify == "all")
+    asked = Resume(tuple(assignments or ()), force, verify == "all", refcat)
     if dry_run:
         for line in describe(layout, asked):
             typer.echo(line)

@@ -64,8 +64,8 @@ def run(
 
     --resume goes on with a run after anything that ended it, at any number of ranks. With --set
     it does again what the changed options concern: after a change of ic or sfm the pixels of the
-    calexp stay and only what is measured on them is measured again. --dry-run tells what would be
-    done.
+    calexp stay and only what is measured on them is measured again; so it does with another
+    --refcat. --dry-run tells what would be done.
 
     \b
     Examples:
@@ -73,6 +73,7 @@ def run(
       mpirun -n 8 mpipipe run RAW -o RUN --calibs CALIBS --set cs.reject.enabled=false
       mpirun --with-ft ulfm --mca async_mpi_finalize 1 -n 8 mpipipe run RAW -o RUN
       mpirun -n 4 mpipipe run --resume RUN
+      mpipipe run --resume RUN --refcat REFCAT
       mpipipe run --resume RUN --set sfm.sourceDetection.threshold=4 --dry-run
     """
     from mpipipe.cli import drive
@@ -85,10 +86,10 @@ def run(
             output,
             camera,
             calibs,
-            refcat,
             config,
             costs,
             assignments=assignments,
+            refcat=refcat,
             verify=verify,
             force=force,
             dry_run=dry_run,

@@ -55,10 +55,13 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _OPTION = "option "
+_REFERENCE = "reference catalogue"
+_REFERENCE_FOLDER = "folder of the reference catalogue"
+"""Tells one that somebody chose instead from one whose content has changed."""
 _THINGS = {
     "camera": "the camera's description",
     "code": "mpipipe's code",
-    "reference catalogue": "the reference catalogue",
+    _REFERENCE: "the reference catalogue",
 }
 
 
@@ -69,13 +72,15 @@ class Basis:
     parts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, config: AnyConfig, camera: Camera, reference: str = "") -> Basis:
+    def of(cls, config: AnyConfig, camera: Camera, reference: str = "", folder: str = "") -> Basis:
         """What products are made from now.
 
         Parameters
         ----------
         reference
             SHA-256 of the reference catalogue's index; empty if there is none.
+        folder
+            Where it is. It may be moved: that alone is no change.
         """
         described = camera.model_dump_json(exclude_none=True)
         common = {"camera": hashlib.sha256(described.encode()).hexdigest()}
@@ -90,7 +95,7 @@ class Basis:
                 if part in PARTS_OF_OPTIONS[key.partition(".")[0]]
             }
             parts[part] = common | chosen | {"code": _code_digest(part)}
-        parts["sources"]["reference catalogue"] = reference
+        parts["sources"] |= {_REFERENCE: reference, _REFERENCE_FOLDER: folder}
         return cls(parts)
 
     @classmethod
@@ -113,7 +118,7 @@ class Basis:
         for part in parts:
             now, was = self.parts[part], earlier.parts[part]
             for name in sorted(set(now) | set(was)):
-                if now.get(name) == was.get(name):
+                if now.get(name) == was.get(name) or name == _REFERENCE_FOLDER:
                     continue
                 if name.startswith(_OPTION):
                     key = name.removeprefix(_OPTION)
@@ -122,6 +127,9 @@ class Basis:
                     name = name.removeprefix("version ")
                     met.append(f"{name} is {now.get('version ' + name)}, "
                                f"was {was.get('version ' + name)}")  # fmt: skip
+                elif name == _REFERENCE and now[_REFERENCE_FOLDER] != was.get(_REFERENCE_FOLDER):
+                    wished.append(f"the reference catalogue is {now[_REFERENCE_FOLDER] or 'none'}, "
+                                  f"was {was.get(_REFERENCE_FOLDER) or 'none'}")  # fmt: skip
                 else:
                     met.append(f"{_THINGS[name]} has changed")
         return Changes(tuple(dict.fromkeys(wished)), tuple(dict.fromkeys(met)))
@@ -129,8 +137,9 @@ class Basis:
 
 @dataclass(frozen=True)
 class Changes:
-    """Differences between two bases, a line each: options that somebody set, and what came about
-    by itself: other code, libraries, camera, reference catalogue."""
+    """Differences between two bases, a line each: options and a reference catalogue that somebody
+    chose, and what came about by itself: other code, libraries, camera, another content of the
+    same catalogue."""
 
     options: tuple[str, ...] = ()
     others: tuple[str, ...] = ()

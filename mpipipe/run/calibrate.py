@@ -192,7 +192,14 @@ def _earlier_image(
     calexp = images.read_settled(layout.inside(products["calexp"].path))
     background = images.read_background(layout.inside(products["bkgd"].path))
     calexp.exposure.mask &= DTYPE(~bits(*DETECTIONS))
-    result.take_over(tables, but=("calexp", "psf"), outside=context.refcat)
+    frames = {str(path) for files in task.frames for path in files.paths}
+    calibs = context.calibs
+
+    def made_it(path: str) -> bool:
+        """Whether the image follows from a file; the others belong to its sources."""
+        return path in frames or (calibs is not None and Path(path).is_relative_to(calibs))
+
+    result.take_over(tables, but=("calexp", "psf"), reads=made_it)
     provenance = dict(calexp.provenance)
     provenance.pop("configuration sources", None)
     metrics = tables["sdqa"]["metric"]

@@ -73,7 +73,7 @@ class TaskResultTables:
         self._inputs[str(path)] = (found.st_size, found.st_mtime_ns, sha256.encode())
 
     def take_over(
-        self, tables: Mapping[str, np.ndarray], but: tuple[str, ...], outside: Path | None = None
+        self, tables: Mapping[str, np.ndarray], but: tuple[str, ...], reads: Callable[[str], bool]
     ) -> None:
         """Record the files of an earlier attempt as this one's.
 
@@ -81,18 +81,14 @@ class TaskResultTables:
         ----------
         but
             Kinds of products that are left out.
-        outside
-            Folder whose inputs are left out: they will be read again.
+        reads
+            Whether the file at a path was read for what is taken over; other inputs are left out.
         """
         kept = ~np.isin(tables["products"]["kind"], [kind.encode() for kind in but])
         self._products += [tuple(row) for row in tables["products"][kept].tolist()]
         paths = [os.fsdecode(path) for path in tables["input_paths"]]
         inputs = zip(paths, map(tuple, tables["inputs"].tolist()), strict=True)
-        self._inputs |= {
-            path: facts
-            for path, facts in inputs
-            if outside is None or not Path(path).is_relative_to(outside)
-        }
+        self._inputs |= {path: facts for path, facts in inputs if reads(path)}
 
     def all_tables(self) -> dict[str, np.ndarray]:
         """The tables of the task, of its products, and of the files it has read."""
@@ -234,5 +230,7 @@ class RunContext:
     @functools.cached_property
     def basis(self) -> Basis:
         """What products are made from besides their input."""
-        reference = "" if self.refcat is None else sha256_file(self.refcat / INDEX_NAME)
-        return Basis.of(self.config, self.camera, reference)
+        if self.refcat is None:
+            return Basis.of(self.config, self.camera)
+        reference = sha256_file(self.refcat / INDEX_NAME)
+        return Basis.of(self.config, self.camera, reference, str(self.refcat))

@@ -328,7 +328,7 @@ def _is_done(layout: RunLayout, asked: Resume) -> int:
     """1 if the run is complete, verifies, and has nothing that another attempt could mend."""
     if not layout.completion.exists():
         return 0
-    if asked.assignments or asked.force:
+    if asked.may_change:
         context, plan = load_run(layout)
         if has_stale(layout, plan, with_options(context, asked).basis):
             return 0

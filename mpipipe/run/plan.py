@@ -267,6 +267,17 @@ def save_run(layout: RunLayout, plan: Plan, config: AnyConfig, camera: Camera) -
     layout.create()
     write_text_atomically(layout.config, to_toml(config))
     write_json_atomically(layout.camera, camera.model_dump(mode="json", exclude_none=True))
+    save_plan(layout, plan)
+
+
+def save_plan(layout: RunLayout, plan: Plan) -> None:
+    """Write a plan into the run folder, in place of the one that may be there.
+
+    Raises
+    ------
+    OutputError
+        If it can not be written.
+    """
     attributes = {
         "version": VERSION,
         "goal": plan.goal,

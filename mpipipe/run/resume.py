@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from mpipipe.run.context import RunContext
 from mpipipe.run.handover import Handover
 from mpipipe.run.inspection import Inspection, inspect
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
-from mpipipe.run.plan import Plan, load_run, require_run
+from mpipipe.run.plan import Plan, load_run, require_run, save_plan
+from mpipipe.run.prepare import refcat_folder
 from mpipipe.run.validity import Standing, Validity
 from mpipipe.store.checksums import write_text_atomically
 from mpipipe.store.layout import RunLayout
@@ -37,11 +39,19 @@ class Resume:
         of refusing.
     verify_all
         Look at all products, not at a sample.
+    refcat
+        Folder of another reference catalogue; None: the run's.
     """
 
     assignments: tuple[str, ...] = ()
     force: bool = False
     verify_all: bool = False
+    refcat: Path | None = None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether what is done may have to be done again, since the user says so."""
+        return bool(self.assignments or self.force or self.refcat is not None)
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def describe(layout: RunLayout, asked: Resume) -> list[str]:
 
 
 def adopt_options(layout: RunLayout, asked: Resume) -> None:
-    """Lay the user's options over those of the run, if what is there allows it.
+    """Lay the user's options over those of the run, if what is there allows it; also the catalogue.
 
     Raises
     ------
@@ -114,6 +124,8 @@ def adopt_options(layout: RunLayout, asked: Resume) -> None:
     context, plan = load_run(layout)
     wanted = with_options(context, asked)
     refuse_stale(Validity.judge(layout, plan, wanted.basis), layout, asked)
+    if wanted.refcat != context.refcat:
+        save_plan(layout, replace(plan, refcat=str(wanted.refcat)))
     if wanted.config != context.config:
         write_text_atomically(layout.config, to_toml(wanted.config))
 
@@ -125,6 +137,8 @@ def with_options(context: RunContext, asked: Resume) -> RunContext:
     ------
     ConfigError
         If one of them can not be changed any more.
+    BadDataError
+        If the reference catalogue is none.
     """
     layout = context.layout
     after = load_config(layout.config, asked.assignments)
@@ -136,7 +150,8 @@ def with_options(context: RunContext, asked: Resume) -> RunContext:
                 key=key,
                 way_out="start another run with: mpipipe run RAW -o ANOTHER",
             )
-    return RunContext(layout, after, context.camera, context.calibs, context.refcat)
+    refcat = context.refcat if asked.refcat is None else refcat_folder(asked.refcat)
+    return RunContext(layout, after, context.camera, context.calibs, refcat)
 
 
 def refuse_stale(validity: Validity, layout: RunLayout, asked: Resume) -> None:

@@ -264,6 +264,43 @@ def read_exposure(path: Path) -> Exposure:
     return _read(path)[0]
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What is known of an exposure without its pixels.
+
+    Attributes
+    ----------
+    info
+        Which exposure, and how it was taken.
+    shape
+        (ny, nx).
+    wcs
+        The raw header's, whatever has been found since.
+    """
+
+    info: FrameInfo
+    shape: tuple[int, int]
+    wcs: WCS | None
+
+
+def read_outline(path: Path) -> Outline:
+    """Read what the headers of an exposure tell.
+
+    Raises
+    ------
+    BadDataError
+        If the file is missing, damaged or something else.
+    """
+    with open_fits(path) as hdus:
+        try:
+            head, image = hdus[0].header, hdus["IMAGE"].header
+            is_solved = read_astrometry(head, image) is not None
+            wcs = _read_wcs(hdus[_INITIAL].header if is_solved else image)
+            return Outline(_read_info(head), (int(image["NAXIS2"]), int(image["NAXIS1"])), wcs)
+        except (KeyError, IndexError, ValueError) as error:
+            raise _no_exposure(path, error) from error
+
+
 def _read(
     source: Path | io.BytesIO, mask: np.ndarray | None = None, *, is_solved: bool = True
 ) -> tuple[Exposure, dict[str, str]]:

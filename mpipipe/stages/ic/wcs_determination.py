@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +20,9 @@ from mpipipe.stages.ic.pattern_match import Search
 from mpipipe.stages.ic.wcs_fit import FitOptions, Stars, match_radius
 from mpipipe.stages.ic.wcs_search import Found, expectations, find_wcs
 from mpipipe.stages.stage import StageConfig, stage
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 _SECONDS_PER_DAY = 86400.0
 _UNKNOWN_TIME = 5.0
@@ -148,7 +151,11 @@ def wcs_determination(
 
 def header_wcs(calexp: Exposure) -> TanSip | None:
     """The exposure's WCS as TAN-SIP; None if it has none that makes sense."""
-    wcs = calexp.wcs
+    return tan_sip_of(calexp.wcs, calexp.shape)
+
+
+def tan_sip_of(wcs: WCS | None, shape: tuple[int, int]) -> TanSip | None:
+    """A header's WCS as TAN-SIP over a CCD of (ny, nx); None if it makes no sense."""
     if wcs is None:
         return None
 
@@ -157,7 +164,7 @@ def header_wcs(calexp: Exposure) -> TanSip | None:
         return ra, dec
 
     try:
-        return approximate(pixel_to_sky, calexp.shape, _HEADER_ORDER)
+        return approximate(pixel_to_sky, shape, _HEADER_ORDER)
     except (ValueError, np.linalg.LinAlgError):
         return None
 
