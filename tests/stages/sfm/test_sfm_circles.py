@@ -1,0 +1,81 @@
+"""Sums in circles: areas, neighbours, missing pixels, edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpipipe.data.guess_psf import GuessPsf
+from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.psf_photometry import subtract_sources
+from mpipipe.stages.seeing import default_seeing
+from mpipipe.stages.sfm.apertures import _share, circles
+
+SHAPE = (120, 140)
+RADII = np.array([2.6, 3.5, 7.0, 10.5])
+PSF = GuessPsf(2.2, 1.9, 0.1, 33, 10.5, SHAPE)
+
+
+def planes() -> MeasurementPlanes:
+    return MeasurementPlanes(
+        np.zeros(SHAPE, bool), np.full(SHAPE, 25.0, np.float32), default_seeing(3.5)
+    )
+
+
+def drawn(x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    return -subtract_sources(np.zeros(SHAPE, np.float32), PSF, x, y, flux)
+
+
+@pytest.mark.parametrize("radius", [1.0, 2.6, 9.7])
+def test_shares_of_pixels_add_up_to_the_circle(radius: float) -> None:
+    for dx, dy in ((0.0, 0.0), (0.3, -0.45), (0.5, 0.5)):
+        step = np.arange(-12, 13)
+        total = sum(_share(i - dx, j - dy, radius) for j in step for i in step)
+        assert total == pytest.approx(np.pi * radius**2, rel=2e-3)
+
+
+def test_a_flat_image_gives_area_and_its_noise() -> None:
+    at = np.array([60.3]), np.array([55.8])
+    flux, error, is_cut = circles(
+        np.full(SHAPE, 2.0, np.float32), planes(), PSF, *at, np.array([0.0]), RADII
+    )
+    np.testing.assert_allclose(flux[0], 2 * np.pi * RADII**2, rtol=2e-3)
+    # Pixels on the rim count in part, so the noise is a little below that of the whole area.
+    assert (error[0] < 5 * np.sqrt(np.pi) * RADII).all()
+    assert (error[0] > 0.9 * 5 * np.sqrt(np.pi) * RADII).all()
+    assert not is_cut.any()
+
+
+def test_a_neighbour_does_not_count() -> None:
+    x, y = np.array([60.3, 66.1]), np.array([55.8, 57.0])
+    flux = np.array([1e4, 5e4])
+    image = drawn(x, y, flux)
+    residual = subtract_sources(image, PSF, x, y, flux)
+    both, _, _ = circles(residual, planes(), PSF, x, y, flux, RADII)
+    alone, _, _ = circles(drawn(x[:1], y[:1], flux[:1]), planes(), PSF, x[:1], y[:1],
+                          np.array([np.nan]), RADII)  # fmt: skip
+    np.testing.assert_allclose(both[0], alone[0], rtol=1e-4)
+    assert both[1, -1] == pytest.approx(5e4, rel=3e-3)
+
+
+def test_missing_pixels_count_as_the_model_says_and_too_many_cut() -> None:
+    x, y, flux = np.array([60.3]), np.array([55.8]), np.array([1e4])
+    residual = np.zeros(SHAPE, np.float32)
+    whole, error, _ = circles(residual, planes(), PSF, x, y, flux, RADII)
+    some = planes()
+    some.unusable[56, 60:63] = True
+    less, less_error, is_cut = circles(residual, some, PSF, x, y, flux, RADII)
+    np.testing.assert_array_equal(less, whole)
+    assert (less_error < error).all() and not is_cut.any()
+    some.unusable[50:60, 50:70] = True
+    _, _, is_cut = circles(residual, some, PSF, x, y, flux, RADII)
+    assert is_cut[0, :2].all()
+
+
+def test_circles_that_leave_the_image_are_cut() -> None:
+    x, y = np.array([4.0, 139.0, 70.0]), np.array([60.0, 60.0, 118.2])
+    _, _, is_cut = circles(
+        np.zeros(SHAPE, np.float32), planes(), PSF, x, y, np.full(3, np.nan), RADII
+    )
+    assert is_cut[0].tolist() == [False, False, True, True]
+    assert is_cut[1].all() and is_cut[2, 1:].all()
