@@ -66,7 +66,9 @@ def explain(
 ) -> None:
     """Say what an option means, and its default.
 
-    Example: mpipipe config explain isr.overscan
+    Examples:
+      mpipipe config explain isr.overscan
+      mpipipe config explain sfm.measurements
     """
     import difflib
 
@@ -75,6 +77,12 @@ def explain(
 
     rows = list(options(load_config()))
     found = [row for row in rows if row[0] == key or row[0].startswith(f"{key}.")]
+    if not found:
+        # A pipeline and an option tell the stage where only one has it.
+        pipeline, _, option = key.partition(".")
+        ends = [row for row in rows if row[0].startswith(f"{pipeline}.")]
+        ends = [row for row in ends if option and row[0].endswith(f".{option}")]
+        found = ends if len(ends) == 1 else []
     if not found:
         near = difflib.get_close_matches(key, [row[0] for row in rows], n=1)
         hint = f"did you mean {near[0]}?" if near else "mpipipe config show lists all"

@@ -24,7 +24,7 @@ from mpipipe.stages.near import planes_near
 _MOST_BLANK = 3000
 _LEAST_BLANK = 60
 _CHUNK = 256
-_STRIPS = 8
+_STRIPS = 16
 _LEAST_GOOD = 0.5
 """Share of a circle that has to be usable."""
 _CUT = sep.APER_TRUNC | sep.APER_ALLMASKED
