@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import _truth
 import numpy as np
-from _truth import STAR, CcdTruth
+from _truth import CALIBRATION, STAR, CcdTruth
 from scipy.spatial import cKDTree
 
 GALAXY = 1
@@ -83,13 +83,14 @@ def _is_whole(truth: CcdTruth, place: np.ndarray) -> np.ndarray:
     return np.asarray(inside)
 
 
-def completeness(truth: CcdTruth, found: Found) -> tuple[np.ndarray, np.ndarray]:
-    """Sources found, and sources, in `SNR_BINS` of the true SNR."""
+def completeness(truth: CcdTruth, found: Found, kind: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sources of a kind that were found, and all, in `SNR_BINS` of a point source's true SNR."""
     snr = truth.sources["snr"]
+    judged = found.judged & (truth.sources["kind"] == kind)
     got = np.zeros(len(snr), bool)
     got[found.source] = True
-    total, _ = np.histogram(snr[found.judged], SNR_BINS)
-    hits, _ = np.histogram(snr[found.judged & got], SNR_BINS)
+    total, _ = np.histogram(snr[judged], SNR_BINS)
+    hits, _ = np.histogram(snr[judged & got], SNR_BINS)
     return hits, total
 
 
@@ -145,9 +146,12 @@ class Magnitudes:
 
 
 def lone_stars(truth: CcdTruth, src: np.ndarray) -> Magnitudes:
-    """Isolated whole stars that were measured without a flag."""
+    """Whole stars that were measured without a flag, and have the calibration aperture alone.
+
+    There no other source gives more than 5 % of their light.
+    """
     good = src[~(src["flag_saturated"] | src["flag_bad"] | src["flag_psfFlux"])]
-    chosen = _truth.isolated_stars(truth)
+    chosen = _truth.isolated_stars(truth, CALIBRATION, 0.05)
     chosen = chosen[truth.sources["snr"][chosen] > 5]
     measured, true = _truth.matched(good["x"], good["y"], truth, chosen, 0.5 * truth.fwhm)
     return Magnitudes(good[measured], truth.sources[true])
@@ -168,8 +172,3 @@ def galaxies(truth: CcdTruth, src: np.ndarray, found: Found) -> Magnitudes:
         bool,
     )
     return Magnitudes(src[row[alone]], true[source[alone]])
-
-
-def is_star(truth: CcdTruth, found: Found) -> np.ndarray:
-    """Of the found pairs: whether the true source is a star."""
-    return np.asarray(truth.sources["kind"][found.source] == STAR)
