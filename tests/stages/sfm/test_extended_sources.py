@@ -132,7 +132,8 @@ def exponential_truth(h: float) -> tuple[float, float, float]:
 
     radius = brentq(excess, h, 10 * h)
     total = inside(2 * radius)
-    half, most = (brentq(lambda r: inside(r) - f * total, 0.01, 20 * h) for f in (0.5, 0.9))
+    half = brentq(lambda r: inside(r) - 0.5 * total, 0.01, 20 * h)
+    most = brentq(lambda r: inside(r) - 0.9 * total, 0.01, 20 * h)
     return radius, half, most
 
 
