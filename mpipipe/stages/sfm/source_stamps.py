@@ -60,6 +60,8 @@ class Stamps:
         bool: the pixel, or its partner, is.
     x, y
         Where the source is, pixels from the middle of the stamp's middle pixel.
+    models
+        (n, size, size) float64 images of the PSF, in the same middle pixels.
     """
 
     light: np.ndarray
@@ -67,6 +69,7 @@ class Stamps:
     known: np.ndarray
     x: np.ndarray
     y: np.ndarray
+    models: np.ndarray
 
 
 def neighbour_discs(scene: Scene, src: np.ndarray, reach: float) -> Discs:
@@ -149,7 +152,7 @@ def source_stamps(
         models, x, y, own, rows, discs.first, discs.x, discs.y, discs.radius,
         light, variance, known,
     )  # fmt: skip
-    return Stamps(light, variance, known, x - np.round(x), y - np.round(y))
+    return Stamps(light, variance, known, x - np.round(x), y - np.round(y), models)
 
 
 @njit(cache=True)
