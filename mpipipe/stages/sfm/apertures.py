@@ -1,4 +1,4 @@
-"""Fluxes in circles and Kron ellipses, with errors that know about correlated noise.
+"""Fluxes in circles, with errors that know about correlated noise.
 
 The variance plane tells the noise of single pixels. What a sum of pixels varies by is measured on
 the image itself: apertures of each size on blank sky, their scatter over the predicted error. That
@@ -191,60 +191,6 @@ def noise_factors(
         width = robust_width(flux[sound] / error[sound])
         factors.append(max(width, 1.0) if np.isfinite(width) else max(map_width, 1.0))
     return NoiseFactors(radius, np.array(factors), len(y))
-
-
-@dataclass(frozen=True)
-class KronFluxes:
-    """Kron radius (pixels), flux and error (electrons), and whether the smallest radius was taken
-    or the measurement failed."""
-
-    radius: np.ndarray
-    flux: np.ndarray
-    error: np.ndarray
-    flag: np.ndarray
-
-
-def kron_fluxes(
-    image: np.ndarray,
-    planes: MeasurementPlanes,
-    position: tuple[np.ndarray, np.ndarray],
-    moments: tuple[np.ndarray, np.ndarray, np.ndarray],
-    factors: NoiseFactors,
-) -> KronFluxes:
-    """Fluxes in ellipses of 2.5 Kron radii (Kron 1980), at least circles of 1 FWHM.
-
-    Parameters
-    ----------
-    position
-        x, y.
-    moments
-        ixx, iyy, ixy that give the ellipse's shape.
-    """
-    x, y = position
-    major, minor, angle = ellipse_axes(*moments)
-    unit, flag = sep.kron_radius(image, x, y, major, minor, angle, 6.0, mask=planes.unusable)
-    size = np.sqrt(major * minor)
-    fwhm = planes.seeing.fwhm
-    small = ~np.isfinite(unit) | (2.5 * unit * size < fwhm) | (flag != 0) & ~(unit > 0)
-    scale = np.where(small, fwhm, np.clip(2.5 * np.nan_to_num(unit), 0, 25.0))
-    a, b = np.where(small, 1.0, major), np.where(small, 1.0, minor)
-    flux, error, more = sep.sum_ellipse(
-        image, x, y, a, b, np.where(small, 0.0, angle), scale,
-        var=planes.variance, mask=planes.unusable,
-    )  # fmt: skip
-    error = full_error(flux, error, factors.at(np.sqrt(a * b) * scale))
-    return KronFluxes(scale * a / 2.5, flux, error, small | ((more & _CUT) != 0))
-
-
-def ellipse_axes(
-    ixx: np.ndarray, iyy: np.ndarray, ixy: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Half axes (pixels, one sigma) and angle (radians, -pi/2 to pi/2) of moments."""
-    half, root = 0.5 * (ixx + iyy), np.hypot(0.5 * (ixx - iyy), ixy)
-    major = np.sqrt(np.maximum(half + root, 0.05))
-    minor = np.sqrt(np.maximum(half - root, 0.05))
-    angle = 0.5 * np.arctan2(2 * ixy, ixx - iyy)
-    return major, np.minimum(minor, major), angle
 
 
 def full_error(flux: np.ndarray, sky_error: np.ndarray, factor: np.ndarray | float) -> np.ndarray:

@@ -1,0 +1,146 @@
+"""Fluxes in ellipses of the source's shape: a fixed aperture, Kron's and Petrosian's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mpipipe.data.schema import Column
+from mpipipe.stages.sfm.apertures import full_error
+from mpipipe.stages.sfm.ellipse_curves import (
+    CUT,
+    KRON,
+    NO_CROSSING,
+    NOT_POSITIVE,
+    OK,
+    PETROSIAN,
+    Curves,
+    ellipse_curves,
+    kron_radii,
+    petrosian_radii,
+)
+from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
+from mpipipe.stages.sfm.psf_shape import curve_of_growth
+from mpipipe.stages.sfm.source_stamps import chunks, neighbour_discs, source_stamps
+
+ELLIPSE_FLUX = Flux("ellipse", "flux in the ellipse of 3 adaptive sigma")
+KRON_FLUX = Flux("kron", "flux in an ellipse of 2.5 Kron radii")
+PETRO_FLUX = Flux("petro", "flux in an ellipse of two Petrosian radii")
+
+_HALVES = (6.0, 14.0)
+"""Half sides of the stamps, FWHM: the larger where a radius did not fit into the smaller."""
+_ELLIPSE = 3.0
+_LEAST_KRON = 0.85
+_LEAST_PETROSIAN = 1.0
+"""Smallest Kron aperture and Petrosian radius, FWHM."""
+
+_APERTURES = np.dtype(
+    [(f"{name}_{what}", "f8") for name in ("ellipse", "kron", "petro")
+     for what in ("radius", "flux", "variance")]
+)  # fmt: skip
+
+
+def _size(name: str, description: str) -> Column:
+    return Column(name, "f4", "pixel", description, "phys.angSize")
+
+
+@measurement(
+    "ellipses",
+    fluxes=(ELLIPSE_FLUX, KRON_FLUX, PETRO_FLUX),
+    columns=(
+        _size("kronRadius", "Kron's first-moment radius, sqrt(a b)"),
+        _size("petroRadius", "Petrosian radius, sqrt(a b)"),
+        _size("petroRadiusErr", "standard error of petroRadius"),
+        _size("petroR50", "radius of half of the Petrosian flux, sqrt(a b)"),
+        _size("petroR90", "radius of 90 % of the Petrosian flux, sqrt(a b)"),
+        flag("ellipse", "too little of the ellipse is known: no flux"),
+        flag("kron", "there is no Kron radius: the flux is in the smallest aperture, or none"),
+        flag("kron_small", "... as 2.5 radii are less than the smallest aperture"),
+        flag("kron_cut", "... as the aperture reaches beyond what is known"),
+        flag("kron_dark", "... as the light is not positive"),
+        flag("petro", "there is no Petrosian radius: the flux is in two of the least, or none"),
+        flag("petro_crossing", "... as the brightness does not fall far enough where it is known"),
+        flag("petro_cut", "... as the aperture reaches beyond what is known"),
+        flag("petro_dark", "... as the light is not positive"),
+    ),
+    after=("moments",),
+)
+def measure_ellipses(scene: Scene, src: np.ndarray) -> None:
+    """Fluxes in ellipses: fixed, Kron (1980), Petrosian (Blanton 2001), and their radii."""
+    n = len(src)
+    kron, petro = np.zeros(n, KRON), np.zeros(n, PETROSIAN)
+    sums = np.full(n, np.nan, _APERTURES)
+    rows = np.arange(n)
+    for k, half in enumerate(_HALVES):
+        pixels = int(np.ceil(half * scene.psf.fwhm))
+        discs = neighbour_discs(scene, src, 1.5 * pixels)
+        for some in chunks(rows):
+            stamps = source_stamps(scene, src, discs, some, pixels)
+            moments = np.stack([src[name][some] for name in ("ixx", "iyy", "ixy")], axis=1)
+            curves = ellipse_curves(
+                stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y,
+                moments.astype(float),
+            )  # fmt: skip
+            kron[some], petro[some], sums[some] = _read(scene, curves, moments)
+        if k == 0:
+            rows = np.flatnonzero(_wants_more(kron, petro))
+    _fill(scene, src, kron, petro, sums)
+
+
+def _wants_more(kron: np.ndarray, petro: np.ndarray) -> np.ndarray:
+    return (kron["state"] == CUT) | np.isin(petro["state"], (CUT, NO_CROSSING))
+
+
+def _read(
+    scene: Scene, curves: Curves, moments: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Radii, and sums in the three apertures."""
+    fwhm = scene.psf.fwhm
+    ixx, iyy, ixy = moments.astype(float).T
+    size = np.sqrt(np.sqrt(np.maximum(ixx * iyy - ixy**2, 0)))
+    kron = kron_radii(curves, size, _LEAST_KRON * fwhm)
+    factor = float(scene.factors.at(2 * fwhm))
+    petro = petrosian_radii(curves, _LEAST_PETROSIAN * fwhm, factor**2)
+    sums = np.empty(len(size), _APERTURES)
+    radii = {
+        "ellipse": _ELLIPSE * size,
+        "kron": kron["aperture"],
+        "petro": 2 * np.where(petro["state"] == OK, petro["radius"], _LEAST_PETROSIAN * fwhm),
+    }
+    for name, radius in radii.items():
+        sums[f"{name}_radius"] = radius
+        sums[f"{name}_flux"], sums[f"{name}_variance"] = curves.inside(radius)
+    return kron, petro, sums
+
+
+def _fill(
+    scene: Scene, src: np.ndarray, kron: np.ndarray, petro: np.ndarray, sums: np.ndarray
+) -> None:
+    share = _star_share(scene)
+    for flux in (ELLIPSE_FLUX, KRON_FLUX, PETRO_FLUX):
+        radius, value = sums[f"{flux.name}_radius"], sums[f"{flux.name}_flux"]
+        sky_error = np.sqrt(sums[f"{flux.name}_variance"])
+        src[flux.inst] = value / share(radius)
+        error = full_error(value, sky_error, scene.factors.at(radius))
+        src[flux.inst_error] = error / share(radius)
+    src["flag_ellipse"] = ~np.isfinite(src[ELLIPSE_FLUX.inst])
+    src["kronRadius"] = kron["radius"]
+    src["petroRadius"], src["petroRadiusErr"] = petro["radius"], petro["radius_error"]
+    src["petroR50"], src["petroR90"] = petro["r50"], petro["r90"]
+    src["flag_kron"] = (kron["state"] != OK) | ~np.isfinite(src[KRON_FLUX.inst])
+    src["flag_petro"] = (petro["state"] != OK) | ~np.isfinite(src[PETRO_FLUX.inst])
+    src["flag_kron_small"], src["flag_kron_cut"] = (
+        kron["state"] == NO_CROSSING,
+        kron["state"] == CUT,
+    )
+    src["flag_kron_dark"] = kron["state"] == NOT_POSITIVE
+    src["flag_petro_crossing"] = petro["state"] == NO_CROSSING
+    src["flag_petro_cut"] = petro["state"] == CUT
+    src["flag_petro_dark"] = petro["state"] == NOT_POSITIVE
+
+
+def _star_share(scene: Scene) -> Callable[[np.ndarray], np.ndarray]:
+    """A star's light inside a radius, 1 at the calibration radius and as far as the PSF goes."""
+    radii, light = curve_of_growth(scene.psf)
+    return lambda radius: np.interp(radius, radii, light)
