@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import _truth
 import numpy as np
-from _truth import CALIBRATION, STAR, CcdTruth
+from _truth import CALIBRATION, CcdTruth
 from scipy.spatial import cKDTree
 
 GALAXY = 1
