@@ -1,8 +1,11 @@
-"""Where compiled kernels are kept: a folder keyed by CPU type, outside the installed package.
+"""Where compiled kernels are kept: a folder keyed by CPU type and code, outside the package.
 
 Clusters share home directories between machines of different CPUs; kernels compiled for one may
-use instructions that another lacks, so each type has a cache of its own. `NUMBA_CACHE_DIR`, when
-set by the user, is left alone. Imported with the package: only builtin modules here.
+use instructions that another lacks, so each type has a cache of its own. A kernel holds the code of
+the kernels it calls, but numba compiles it again only when its own file changes: with one folder
+for all versions, a kernel would go on with what its callee used to be. So each state of the files
+with kernels has a folder, too. `NUMBA_CACHE_DIR`, when set by the user, is left alone. Imported
+with the package: only builtin modules here.
 """
 
 from __future__ import annotations
@@ -26,6 +29,22 @@ def cpu_key() -> str:
     return f"{os.uname().machine}-{zlib.crc32(chr(10).join(sorted(lines)).encode()):08x}"
 
 
+def code_key(package: str = os.path.dirname(__file__)) -> str:
+    """A checksum of all files of the package that hold kernels."""
+    key = 0
+    for folder, subfolders, names in os.walk(package):
+        subfolders.sort()
+        for name in sorted(names):
+            if not name.endswith(".py"):
+                continue
+            with open(os.path.join(folder, name), "rb") as stream:
+                content = stream.read()
+            if b"njit" in content:
+                place = os.path.relpath(os.path.join(folder, name), package)
+                key = zlib.crc32(content, zlib.crc32(place.encode(), key))
+    return f"{key:08x}"
+
+
 def _is_usable(folder: str) -> bool:
     try:
         os.makedirs(folder, exist_ok=True)
@@ -35,7 +54,7 @@ def _is_usable(folder: str) -> bool:
 
 
 def configure() -> str:
-    """Point numba at the cache of this CPU type; must run before numba is imported.
+    """Point numba at the cache of this CPU type and code; must run before numba is imported.
 
     Returns
     -------
@@ -47,7 +66,7 @@ def configure() -> str:
     home_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     temporary = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"mpipipe-numba-{os.getuid()}")
     for base in (os.path.join(home_cache, "mpipipe", "numba"), temporary):
-        folder = os.path.join(base, cpu_key())
+        folder = os.path.join(base, cpu_key(), code_key())
         if _is_usable(folder):
             os.environ["NUMBA_CACHE_DIR"] = folder
             return folder
