@@ -32,6 +32,29 @@ def adaptive_moments(stamps: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
+def _unweighted(
+    sxx: float, syy: float, sxy: float, mxx: float, myy: float, mxy: float
+) -> tuple[float, float, float]:
+    """Moments of the Gaussian that gives moments s under a weight of moments m.
+
+    For what is nearly a Gaussian that takes a quarter of the rounds that doubling s takes, which
+    serves where there is no such Gaussian.
+    """
+    inner, outer = sxx * syy - sxy * sxy, mxx * myy - mxy * mxy
+    if inner > 0:
+        pxx, pyy, pxy = (
+            syy / inner - myy / outer,
+            sxx / inner - mxx / outer,
+            mxy / outer - sxy / inner,
+        )
+        determinant = pxx * pyy - pxy * pxy
+        # A source much wider than the weight: no step of more than a factor of four.
+        if pxx > 0 and determinant * outer > 1 / 16:
+            return pyy / determinant, pxx / determinant, -pxy / determinant
+    return 2 * sxx, 2 * syy, 2 * sxy
+
+
+@njit(cache=True)
 def _iterate(stamps: np.ndarray, out: np.ndarray) -> None:
     """Fill the rows of `adaptive_moments`."""
     n, size, _ = stamps.shape
@@ -61,9 +84,8 @@ def _iterate(stamps: np.ndarray, out: np.ndarray) -> None:
             sx, sy = sx / total, sy / total
             last = mxx + myy
             old_xx, old_yy, old_xy = mxx, myy, mxy
-            mxx = 2 * (sxx / total - sx * sx)
-            myy = 2 * (syy / total - sy * sy)
-            mxy = 2 * (sxy / total - sx * sy)
+            sxx, syy, sxy = sxx / total - sx * sx, syy / total - sy * sy, sxy / total - sx * sy
+            mxx, myy, mxy = _unweighted(sxx, syy, sxy, mxx, myy, mxy)
             cx += 2 * sx
             cy += 2 * sy
             sane = mxx > 0 and mxx * myy - mxy * mxy > 1e-4 and mxx + myy < size * size

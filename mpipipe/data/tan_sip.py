@@ -12,6 +12,7 @@ from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -350,15 +351,23 @@ def coefficient_table(values: np.ndarray, order: int) -> np.ndarray:
 
 def polynomial(table: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Sum of table[p, q] u^p v^q over p + q <= order, by Horner's rule."""
-    total = np.zeros(np.broadcast(u, v).shape)
-    for p in range(len(table) - 1, -1, -1):
-        inner = np.full_like(total, table[p, len(table) - 1 - p])
-        for q in range(len(table) - 2 - p, -1, -1):
-            inner *= v
-            inner += table[p, q]
-        total *= u
-        total += inner
+    u, v = np.broadcast_arrays(np.asarray(u, float), np.asarray(v, float))
+    total = np.empty(u.shape)
+    _horner(np.ascontiguousarray(table, float), u.ravel(), v.ravel(), total.reshape(-1))
     return total
+
+
+@njit(cache=True)
+def _horner(table: np.ndarray, u: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
+    n = len(table)
+    for k in range(len(out)):
+        total = 0.0
+        for p in range(n - 1, -1, -1):
+            inner = 0.0
+            for q in range(n - 1 - p, -1, -1):
+                inner = inner * v[k] + table[p, q]
+            total = total * u[k] + inner
+        out[k] = total
 
 
 def _terms(order: int) -> list[tuple[int, int]]:
