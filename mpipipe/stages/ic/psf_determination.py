@@ -80,7 +80,7 @@ class PsfDeterminationConfig(StageConfig):
         default=150, ge=1, description="stars from which order 3 is tried, if it predicts better"
     )
     sweeps: int = Field(
-        default=2,
+        default=1,
         ge=0,
         description="times that touching sources are fitted again with the others taken off",
     )

@@ -34,8 +34,8 @@ _SETTLED = 0.1
 """Coefficients that change less, in units of the median error of a star, are settled."""
 _RIDGE = 1e-11
 _MAX_TURNS = 8
-_COARSE_TURNS = 3
-"""First turns of matching and fit: their degrees are 1, 2, 3."""
+_COARSE_DEGREES = (1, 3)
+"""Of the first turns of matching and fit, where stars allow that."""
 _MOST_CHI2 = 8.0
 """Of one star in the choice of the degree, in units of the squared clip."""
 _TWO_AXES = 1.2
@@ -194,8 +194,8 @@ def solve_wcs(
             break
         pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
         # While the map is coarse a high degree would follow wrong matches.
-        if turn < _COARSE_TURNS and is_coarse:
-            best = _coarse(pairs, turn + 1, options)
+        if turn < len(_COARSE_DEGREES) and is_coarse:
+            best = _coarse(pairs, _COARSE_DEGREES[turn], options)
         elif chosen is None:
             best = _best_order(pairs, options, range(1, options.max_order + 1))
             chosen = best.order if best else None
