@@ -33,7 +33,7 @@ _HALVES = (4.5, 8.0, 14.0)
 _GOOD_SIZES = (27, 35, 45, 63, 75, 81, 105, 125, 135, 175, 189, 225, 245, 315, 375)
 """Sides of stamps that transform fast: odd, of small factors."""
 _LEAST_SNR = 8.0
-_LEAST_EXTENDED = 0.2
+_LEAST_EXTENDED = 0.3
 _LEAST_KNOWN = 0.8
 _PHOTONS = 1.25
 """Variance from the source's own photons, of the flux: that of a free Gaussian is 1.19."""
