@@ -97,12 +97,12 @@ def transform(
     psf, data = psf[:, j, i], data[:, j, i]
     modulus = np.abs(psf)
     turned = data * np.conj(psf) / np.maximum(modulus, 1e-9)
-    counted = known.reshape(n, -1).sum(axis=1)
-    mean = variance.reshape(n, -1).sum(axis=1) / np.maximum(counted, 1)
+    counted = known.sum(axis=(1, 2))
+    mean = variance.sum(axis=(1, 2), dtype=float) / np.maximum(counted, 1)
     return Modes(
         np.ascontiguousarray(turned.real), np.ascontiguousarray(turned.imag), modulus,
         i, j, 2 * np.pi * np.fft.rfftfreq(size), 2 * np.pi * np.fft.fftfreq(size),
-        np.where(i == 0, 1.0, 2.0), mean.astype(float) * size * size,
+        np.where(i == 0, 1.0, 2.0), mean * size * size,
     )  # fmt: skip
 
 
@@ -382,7 +382,8 @@ def _finish(
 
 
 COMBINED = np.dtype([(name, "f8") for name in ("flux", "sky_error", "bulge_share")])
-"""Flux of the combination (electrons), its error from the sky, the de Vaucouleurs profile's share."""
+"""Flux of the combination (electrons), its error from the sky, and the share of the
+de Vaucouleurs profile."""
 
 
 def combine(

@@ -56,7 +56,9 @@ def _fit_columns(name: str, text: str) -> tuple[Column, ...]:
     fluxes=FLUXES.values(),
     columns=(
         *(column for name, (_, text) in _FITS.items() for column in _fit_columns(name, text)),
-        Column("fracDev", "f4", "", "share of the dev fit in cModel", "phys.luminosity;arith.ratio"),
+        Column(
+            "fracDev", "f4", "", "share of the dev fit in cModel", "phys.luminosity;arith.ratio"
+        ),
         flag("cModel", "one of the two fits was not made, or did not settle"),
         flag("model_point", "no galaxy model was fitted: the source is a point, or too faint"),
         flag("model_masked", "no galaxy model was fitted: too much is masked or off the image"),
