@@ -10,14 +10,14 @@ import numpy as np
 from _truth import CALIBRATION, CcdTruth
 from scipy.spatial import cKDTree
 
+from mpipipe.data.photo_calib import MAG_PER_RELATIVE, NANOJANSKY_ZERO_POINT
+
 GALAXY = 1
 FAINTEST_TRUE = 2.5
 """SNR below which light is no source that a detection could be of."""
 SNR_BINS = (5.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
 EDGE = 8.0
 """Pixels from an edge within which nothing is judged."""
-MAG_OF_NJY = 31.4
-"""AB magnitude of 1 nJy."""
 CAUSES = ("edge", "streak", "saturated", "near bright", "blend", "blank")
 """Of false detections; the first that holds counts."""
 
@@ -76,11 +76,7 @@ def _is_whole(truth: CcdTruth, place: np.ndarray) -> np.ndarray:
     ny, nx = truth.shape
     x, y = place.T
     inside = (x > EDGE) & (x < nx - 1 - EDGE) & (y > EDGE) & (y < ny - 1 - EDGE)
-    hit = np.stack(np.nonzero(truth.spoiled)[::-1], axis=1)
-    if len(hit):
-        distance, _ = cKDTree(hit).query(place, distance_upper_bound=2.0 * truth.fwhm)
-        inside &= np.isinf(distance)
-    return np.asarray(inside)
+    return np.asarray(inside & ~_truth.near_spoiled(truth, place))
 
 
 def completeness(truth: CcdTruth, found: Found, kind: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +133,12 @@ class Magnitudes:
         """Measured minus true magnitude by a column in nJy; NaN without a positive flux."""
         value = self.rows[flux].astype(float)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(MAG_OF_NJY - 2.5 * np.log10(value) - self.true["mag"])
+            return np.asarray(NANOJANSKY_ZERO_POINT - 2.5 * np.log10(value) - self.true["mag"])
 
     def error(self, flux: str) -> np.ndarray:
         """Error of that magnitude."""
         name = flux.replace("Flux", "FluxErr")
-        return np.asarray(2.5 / np.log(10) * self.rows[name] / self.rows[flux])
+        return np.asarray(MAG_PER_RELATIVE * self.rows[name] / self.rows[flux])
 
 
 def lone_stars(truth: CcdTruth, src: np.ndarray) -> Magnitudes:

@@ -19,6 +19,7 @@ import numpy as np
 from _characterized import CharacterizedRun, characterize, reference_file, simulate
 from scipy import ndimage, signal
 
+from mpipipe.data.photo_calib import NANOJANSKY_ZERO_POINT
 from mpipipe.data.sections import Section
 from mpipipe.quality.report import Check, at_least
 from mpipipe.sim.visits import FIRST_VISIT
@@ -251,7 +252,7 @@ def _is_right(
     good = flux > 0
     if good.sum() < 3:
         return False
-    off = 31.4 - 2.5 * np.log10(flux[good]) - truth.sources["mag"][true][good]
+    off = NANOJANSKY_ZERO_POINT - 2.5 * np.log10(flux[good]) - truth.sources["mag"][true][good]
     return bool(abs(np.median(off)) < _MOST_ZERO_POINT)
 
 

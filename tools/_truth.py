@@ -5,10 +5,11 @@ Scores are made of products and of the simulator's truth, so they hold whatever 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -63,6 +64,17 @@ class CcdTruth:
         middle = len(self.stamps) // 2
         ixx, iyy, ixy = adaptive_moments(self.stamps[middle][None])[0, :3]
         return float(FWHM_OF_SIGMA * (ixx * iyy - ixy * ixy) ** 0.25)
+
+
+class HasTruth(Protocol):
+    """Whatever was found on one CCD-visit."""
+
+    @property
+    def truth(self) -> CcdTruth:
+        """What it truly saw."""
+
+
+_OfCcd = TypeVar("_OfCcd", bound=HasTruth)
 
 
 def truth_files(sim: Path) -> list[Path]:
@@ -258,11 +270,24 @@ def isolated_stars(truth: CcdTruth, reach: float = 4.0, share: float = 0.02) -> 
     inside = (rows["x"] > radius) & (rows["x"] < nx - 1 - radius)
     inside &= (rows["y"] > radius) & (rows["y"] < ny - 1 - radius)
     alone = np.flatnonzero(inside & ~disturbed & (rows["kind"] == STAR))
+    return alone[~near_spoiled(truth, place[alone])]
+
+
+def near_spoiled(truth: CcdTruth, place: np.ndarray) -> np.ndarray:
+    """Which positions, (n, 2) pixels, have a full or crossed pixel within 2 FWHM."""
     hit = np.stack(np.nonzero(truth.spoiled)[::-1], axis=1)
-    if len(hit):
-        distance, _ = cKDTree(hit).query(place[alone], distance_upper_bound=2.0 * truth.fwhm)
-        alone = alone[np.isinf(distance)]
-    return alone
+    if not len(hit):
+        return np.zeros(len(place), bool)
+    distance, _ = cKDTree(hit).query(place, distance_upper_bound=2.0 * truth.fwhm)
+    return np.isfinite(distance)
+
+
+def by_ccd_and_band(ccds: Iterable[_OfCcd]) -> list[list[_OfCcd]]:
+    """CCD-visits in groups of the same CCD and band."""
+    groups: dict[tuple[str, str], list[_OfCcd]] = defaultdict(list)
+    for ccd in ccds:
+        groups[ccd.truth.ccd, ccd.truth.band].append(ccd)
+    return list(groups.values())
 
 
 def matched(

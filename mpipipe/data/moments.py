@@ -37,7 +37,7 @@ def _unweighted(
 ) -> tuple[float, float, float]:
     """Moments of the Gaussian that gives moments s under a weight of moments m.
 
-    For what is nearly a Gaussian that takes a quarter of the rounds that doubling s takes, which
+    For what is nearly a Gaussian that takes a third of the time that doubling s takes, which
     serves where there is no such Gaussian.
     """
     inner, outer = sxx * syy - sxy * sxy, mxx * myy - mxy * mxy

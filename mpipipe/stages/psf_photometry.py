@@ -98,7 +98,7 @@ def psf_photometry(
         active = some
         for _ in range(_ROUNDS if free else 2):
             now = rows[active]
-            models, mx, my = _models(psf, now)
+            models, mx, my = _models(psf, now["x"], now["y"])
             moved = np.zeros(len(active))
             _fit_each(
                 pixels.image, pixels.variance, pixels.unusable, models, mx, my, radius, free, now,
@@ -145,13 +145,13 @@ def blended_photometry(
         residual[:] = pixels.image
         kept: dict[int, _Models] = {}
         for number, some in enumerate(_chunks(order) if sweep else ()):
-            models, mx, my = drawn = _models(psf, rows[some])
+            models, mx, my = drawn = _models(psf, rows["x"][some], rows["y"][some])
             _subtract(residual, models, mx, my, rows["flux"][some])
             if number < _KEPT_CHUNKS:
                 kept[number] = drawn
         for number, some in enumerate(_chunks(order)):
             now = rows[some]
-            models, mx, my = kept[number] if number in kept else _models(psf, now)
+            models, mx, my = kept.get(number) or _models(psf, now["x"], now["y"])
             _fit_in_turn(
                 residual, pixels.variance, pixels.unusable, models, mx, my, radius,
                 free and sweep > 0, now, np.asarray(x)[some], np.asarray(y)[some], 0.25 * radius,
@@ -187,9 +187,8 @@ def subtract_sources(
     residual = image.astype(np.float32)
     known = np.flatnonzero(np.isfinite(flux))
     for some in _chunks(known):
-        images = psf.images(x[some], y[some])
-        mx, my = np.round(x[some]).astype(np.int64), np.round(y[some]).astype(np.int64)
-        _subtract(residual, images, mx, my, flux[some])
+        models, mx, my = _models(psf, x[some], y[some])
+        _subtract(residual, models, mx, my, flux[some])
     return residual
 
 
@@ -218,9 +217,8 @@ def _chunks(indices: np.ndarray) -> Iterator[np.ndarray]:
 _Models = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _models(psf: Psf, rows: np.ndarray) -> _Models:
-    """Model images at the rows' positions, and the pixels under their middles."""
-    x, y = rows["x"], rows["y"]
+def _models(psf: Psf, x: np.ndarray, y: np.ndarray) -> _Models:
+    """Model images at some positions, and the pixels under their middles."""
     images = psf.images(x, y)
     return images, np.round(x).astype(np.int64), np.round(y).astype(np.int64)
 

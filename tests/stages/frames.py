@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import DTYPE
 from mpipipe.data.raw import FrameInfo
+from mpipipe.data.sdqa import Sdqa
 from mpipipe.sim.toyfield import add_moffat
+from mpipipe.stages import ic, sfm
+from mpipipe.stages.stage import Clipboard, run_chain
 
 FWHM = 4.0
 
@@ -42,3 +48,17 @@ def with_stars(
     exposure.image += (light + noise).astype(np.float32)
     exposure.variance += light.astype(np.float32)
     return exposure
+
+
+def measured(calexp: Exposure) -> Clipboard:
+    """What ic and sfm make of an exposure without a reference catalogue."""
+    clipboard: dict[str, Any] = {
+        "calexp": calexp,
+        "background": Background.constant(0.0, calexp.shape),
+        "pixel_scale": 0.2,
+        "reference": None,
+        "sdqa": Sdqa(),
+        "warnings": [],
+    }
+    stages = (*ic.PIPELINE, *sfm.PIPELINE)
+    return run_chain(stages, {}, clipboard, failed=lambda step, error: None)

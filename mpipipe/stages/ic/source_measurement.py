@@ -13,22 +13,14 @@ import numpy as np
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.icsrc import CALIBRATION_RADIUS, ICSRC
 from mpipipe.data.ids import source_ids
-from mpipipe.data.mask import VALUE, bits, is_set
+from mpipipe.data.mask import is_set
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.centroids import windowed_centroids
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.near import planes_near
 from mpipipe.stages.seeing import adaptive_moments
+from mpipipe.stages.source_rows import flag_pixels, locate_peaks
 from mpipipe.stages.stage import StageConfig, stage
 
-_FLAGS = {
-    "flag_saturated": VALUE["SAT"],
-    "flag_bad": bits("BAD", "NO_DATA"),
-    "flag_cr": VALUE["CR"],
-    "flag_interpolated": VALUE["INTRP"],
-    "flag_suspect": VALUE["SUSPECT"],
-}
 _CROWDED_SHARE = 0.02
 """Of a source's flux that a neighbour must give to count."""
 
@@ -68,30 +60,14 @@ def _measure(
     rows: np.ndarray, calexp: Exposure, planes: MeasurementPlanes, detections: Detections
 ) -> None:
     image = np.where(planes.unusable, np.float32(0), calexp.image)
-    _locate(rows, image, planes, detections)
+    locate_peaks(rows, image, planes, detections)
     _shape(rows, image, planes)
     _aperture(rows, image, planes, detections.width)
-    near = planes_near(calexp.mask, rows["y"], rows["x"], planes.seeing.fwhm)
-    for name, planes_of_flag in _FLAGS.items():
-        rows[name] = (near & planes_of_flag) != 0
+    flag_pixels(rows, calexp.mask, planes.seeing.fwhm)
     at_peaks = calexp.mask[detections.y, detections.x]
     rows["flag_streak"] = detections.streak[detections.footprint] | is_set(at_peaks, "STREAK")
     flux = detections.snr * np.sqrt(planes.variance[detections.y, detections.x])
     rows["flag_crowded"] = _crowded(rows, flux, CALIBRATION_RADIUS * planes.seeing.fwhm)
-
-
-def _locate(
-    rows: np.ndarray, image: np.ndarray, planes: MeasurementPlanes, detections: Detections
-) -> None:
-    found = windowed_centroids(
-        image, planes.variance, planes.unusable, detections.y, detections.x, planes.seeing.fwhm
-    )
-    # Correlated noise: what the matched filter's map is wider than 1, positions vary more by.
-    scale = max(detections.width, 1.0)
-    rows["x"], rows["y"] = found["x"], found["y"]
-    rows["xErr"], rows["yErr"] = scale * np.sqrt(found["xx"]), scale * np.sqrt(found["yy"])
-    rows["x_y_Cov"] = scale**2 * found["xy"]
-    rows["flag_centroid"], rows["flag_edge"] = found["failed"], found["edge"]
 
 
 def _shape(rows: np.ndarray, image: np.ndarray, planes: MeasurementPlanes) -> None:

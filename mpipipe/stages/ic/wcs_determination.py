@@ -34,6 +34,8 @@ _UNUSABLE = ("bad", "centroid", "edge", "streak")
 """Flags of sources that are not even matched."""
 _UNFIT = ("saturated", "cr", "interpolated", "suspect", "crowded", "shape")
 """Flags of sources that are matched, but not fitted while there are others."""
+_UNKNOWN_ERROR = 0.5
+"""Of a coordinate without an error, pixels."""
 _FAINTER = (1.0, 0.5, 0.25)
 """Factors on the least SNR, tried until the fit has enough stars."""
 _SIZE_RANGE = (0.8, 1.25)
@@ -203,17 +205,13 @@ def brightest_first(reference: ReferenceStars, band: str) -> np.ndarray:
 
 def all_stars(icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray) -> Stars:
     """Sources with a position and the reference stars, both brightest first."""
-    good = np.isfinite(icSrc["x"]) & np.isfinite(icSrc["y"])
-    for name in _UNUSABLE:
-        good &= ~icSrc[f"flag_{name}"]
-    row = np.flatnonzero(good)
+    row = np.flatnonzero(placed_sources(icSrc))
     flux = icSrc["psfInstFlux"][row]
     flux = np.where(np.isfinite(flux), flux, icSrc["apInstFlux"][row])
     flux = np.where(np.isfinite(flux), flux, -np.inf)
     row = row[np.lexsort((-icSrc["snr"][row].astype(float), -flux))]
     sources = icSrc[row]
-    error = np.sqrt(0.5 * (sources["xErr"].astype(float) ** 2 + sources["yErr"] ** 2))
-    error = np.where(np.isfinite(error), error, 0.5)
+    error = position_errors(sources)
     sky_error = np.sqrt(0.5 * (placed.ra_error**2 + placed.dec_error**2))
     return Stars(
         sources["x"], sources["y"], error,
@@ -239,6 +237,20 @@ def choose_stars(sources: np.ndarray, config: WcsDeterminationConfig) -> list[np
         if not tiers or len(chosen) > len(tiers[-1]):
             tiers.append(chosen)
     return tiers
+
+
+def placed_sources(sources: np.ndarray) -> np.ndarray:
+    """Which sources have a position that means something."""
+    placed = np.isfinite(sources["x"]) & np.isfinite(sources["y"])
+    for name in _UNUSABLE:
+        placed &= ~sources[f"flag_{name}"]
+    return placed
+
+
+def position_errors(sources: np.ndarray) -> np.ndarray:
+    """Standard error of positions an axis, pixels; half a pixel if unknown."""
+    error = np.sqrt(0.5 * (sources["xErr"].astype(float) ** 2 + sources["yErr"] ** 2))
+    return np.where(np.isfinite(error), error, _UNKNOWN_ERROR)
 
 
 def clean_sources(sources: np.ndarray) -> np.ndarray:

@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpipipe.data.photo_calib import MAG_PER_RELATIVE
 from mpipipe.data.tan_sip import TanSip
 from mpipipe.stages.ic.wcs_determination import (
     WcsDeterminationConfig,
     choose_stars,
     clean_sources,
+    placed_sources,
+    position_errors,
 )
 
-_UNUSABLE = ("bad", "centroid", "edge", "streak")
-"""Flags of sources that have no position."""
 _SPOILT_ERROR = 0.3
 """Error of a coordinate that has a flag, pixels."""
-_UNKNOWN_ERROR = 0.5
-"""Of a coordinate without one, pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +119,11 @@ def frame_of(
 
     Other parameters are as in `Frame`.
     """
-    usable = np.isfinite(rows["x"]) & np.isfinite(rows["y"])
-    for name in _UNUSABLE:
-        usable &= ~rows[f"flag_{name}"]
-    rows = rows[usable]
+    rows = rows[placed_sources(rows)]
     magnitude, magnitude_error = _magnitudes(rows)
     order = np.lexsort((rows["id"], -rows["snr"].astype(float), magnitude))
     rows, magnitude, magnitude_error = rows[order], magnitude[order], magnitude_error[order]
-    error = np.sqrt(0.5 * (rows["xErr"].astype(float) ** 2 + rows["yErr"].astype(float) ** 2))
-    error = np.where(np.isfinite(error), error, _UNKNOWN_ERROR)
+    error = position_errors(rows)
     is_clean = clean_sources(rows)
     return Frame(
         visit,
@@ -160,4 +155,4 @@ def _magnitudes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     error = np.where(known, error, rows["apInstFluxErr"])
     with np.errstate(all="ignore"):
         magnitude = -2.5 * np.log10(np.where(flux > 0.0, flux, np.nan))
-        return magnitude, 1.0857 * error / np.where(flux > 0.0, flux, np.nan)
+        return magnitude, MAG_PER_RELATIVE * error / np.where(flux > 0.0, flux, np.nan)

@@ -20,7 +20,6 @@ from mpipipe.data.errors import ConfigError
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.psf import Psf
 from mpipipe.data.schema import Column
-from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.apertures import NoiseFactors
 
@@ -46,8 +45,6 @@ class Scene:
         The model.
     factors
         By what sums of pixels scatter more than white noise would.
-    detections
-        What was found, in the order of the rows; None where positions were given.
     """
 
     calexp: Exposure
@@ -56,7 +53,6 @@ class Scene:
     planes: MeasurementPlanes
     psf: Psf
     factors: NoiseFactors
-    detections: Detections | None
 
 
 @dataclass(frozen=True)

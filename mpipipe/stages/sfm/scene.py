@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from mpipipe.data.exposure import Exposure
-from mpipipe.data.mask import VALUE, bits
 from mpipipe.data.psf import Psf
-from mpipipe.stages.centroids import windowed_centroids
-from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.near import planes_near
 from mpipipe.stages.psf_photometry import (
     blended_photometry,
     subtract_sources,
@@ -24,30 +18,6 @@ from mpipipe.stages.sfm.measurement import Scene
 
 FIT_RADIUS = 2.0
 """Radius in FWHM inside which PSF fluxes are fitted."""
-
-_PIXEL_FLAGS: Mapping[str, int] = {
-    "flag_saturated": VALUE["SAT"],
-    "flag_bad": bits("BAD", "NO_DATA"),
-    "flag_cr": VALUE["CR"],
-    "flag_interpolated": VALUE["INTRP"],
-    "flag_suspect": VALUE["SUSPECT"],
-}
-
-
-def locate(
-    src: np.ndarray, calexp: Exposure, planes: MeasurementPlanes, detections: Detections
-) -> None:
-    """Windowed centroids of the detections, from which the PSF fit starts; in place."""
-    found = windowed_centroids(
-        calexp.image, planes.variance, planes.unusable, detections.y, detections.x,
-        planes.seeing.fwhm,
-    )  # fmt: skip
-    # Correlated noise: what the matched filter's map is wider than 1, positions vary more by.
-    scale = max(detections.width, 1.0)
-    src["x"], src["y"] = found["x"], found["y"]
-    src["xErr"], src["yErr"] = scale * np.sqrt(found["xx"]), scale * np.sqrt(found["yy"])
-    src["x_y_Cov"] = scale**2 * found["xy"]
-    src["flag_centroid"], src["flag_edge"] = found["failed"], found["edge"]
 
 
 def fit_psfs(
@@ -92,18 +62,10 @@ def make_scene(
     calexp: Exposure,
     planes: MeasurementPlanes,
     psf: Psf,
-    detections: Detections | None,
+    map_width: float,
 ) -> Scene:
-    """The scene of sources whose PSF fluxes are known."""
+    """The scene of sources whose PSF fluxes are known; `map_width` as in `fit_psfs`."""
     image = np.where(planes.unusable, np.float32(0), calexp.image)
     residual = subtract_sources(image, psf, src["x"], src["y"], src["psfInstFlux"])
-    width = detections.width if detections is not None else 1.0
-    factors = noise_factors(image, calexp.mask, planes, width)
-    return Scene(calexp, image, residual, planes, psf, factors, detections)
-
-
-def flag_pixels(src: np.ndarray, scene: Scene) -> None:
-    """What the mask says near the sources; in place."""
-    near = planes_near(scene.calexp.mask, src["y"], src["x"], scene.planes.seeing.fwhm)
-    for name, planes_of_flag in _PIXEL_FLAGS.items():
-        src[name] = (near & planes_of_flag) != 0
+    factors = noise_factors(image, calexp.mask, planes, map_width)
+    return Scene(calexp, image, residual, planes, psf, factors)

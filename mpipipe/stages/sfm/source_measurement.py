@@ -21,8 +21,9 @@ from mpipipe.data.src import APERTURES
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.measurement import Scene, chosen, registry
-from mpipipe.stages.sfm.scene import fit_psfs, flag_pixels, locate, make_scene
+from mpipipe.stages.sfm.scene import fit_psfs, make_scene
 from mpipipe.stages.sfm.src_table import SRC
+from mpipipe.stages.source_rows import flag_pixels, locate_peaks
 from mpipipe.stages.stage import StageConfig, stage
 
 
@@ -66,16 +67,16 @@ def source_measurement(
     """Measure every detection into a row of `src`."""
     src = SRC.empty(len(detections.y))
     _identify(src, calexp, detections)
-    locate(src, calexp, planes, detections)
+    locate_peaks(src, calexp.image, planes, detections)
     fit_psfs(
         src, calexp, planes, psf, detections.width,
         start=_starts(src, detections), free=not psf.is_guess, sweeps=config.sweeps,
     )  # fmt: skip
-    scene = make_scene(src, calexp, planes, psf, detections)
+    scene = make_scene(src, calexp, planes, psf, detections.width)
     for radius, factor in zip(APERTURES, scene.factors.factor, strict=True):
         sdqa.add(f"sfm.sourceMeasurement.noise_factor_{radius:g}", float(factor))
     sdqa.add("sfm.sourceMeasurement.n_blank", scene.factors.n_blank)
-    flag_pixels(src, scene)
+    flag_pixels(src, calexp.mask, planes.seeing.fwhm)
     measure(scene, src, config.measurements)
     return {"src": src}
 

@@ -120,10 +120,22 @@ def _disc_radius(scene: Scene, flux: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(fades, _DISC_LIMITS[0] * fwhm, _DISC_LIMITS[1] * fwhm))
 
 
-def chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """So many rows at once that their stamps need little memory."""
+def each_stamps(
+    scene: Scene, src: np.ndarray, rows: np.ndarray, half: int, reach: float | None = None
+) -> Iterator[tuple[np.ndarray, Stamps]]:
+    """Rows of `src`, so many at once that their stamps need little memory, and the stamps.
+
+    Parameters
+    ----------
+    rows
+        (n,) indices.
+    half, reach
+        See `source_stamps` and `neighbour_discs`; `reach` is 1.5 `half` if not given.
+    """
+    discs = neighbour_discs(scene, src, 1.5 * half if reach is None else reach)
     for first in range(0, len(rows), _CHUNK):
-        yield rows[first : first + _CHUNK]
+        some = rows[first : first + _CHUNK]
+        yield some, source_stamps(scene, src, discs, some, half)
 
 
 def source_stamps(
@@ -134,7 +146,7 @@ def source_stamps(
     Parameters
     ----------
     rows
-        (n,) indices; see `chunks`.
+        (n,) indices; see `each_stamps`.
     half
         Pixels on each side of the middle one.
     """

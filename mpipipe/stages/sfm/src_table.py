@@ -1,4 +1,4 @@
-"""Schemas of `src` and `forcedSrc`: what every source has, and the columns of all measurements.
+"""Schema of `src`: what every source has, and the columns of all measurements.
 
 A measurement that an option leaves out keeps its columns, NaN with its flags set, so that tables
 of all runs fit together.
@@ -29,14 +29,4 @@ SRC = Schema(
     "src",
     "Sources on the calibrated exposure of one CCD and visit",
     IDENTITY + FAMILY + POSITION + PIXEL_FLAGS + PSF_FIT + _MEASURED,
-)
-
-_ASKED = (
-    Column("objectId", "i8", "", "id of the object in the list of positions", "meta.id.parent"),
-)
-
-FORCED_SRC = Schema(
-    "forcedSrc",
-    "Measurements at given sky positions on the calibrated exposure of one CCD and visit",
-    IDENTITY + _ASKED + POSITION + PIXEL_FLAGS + PSF_FIT + _MEASURED,
 )

@@ -12,7 +12,6 @@ from astropy.wcs import WCS
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import split_source_id
 from mpipipe.data.mask import VALUE, is_set
@@ -22,25 +21,13 @@ from mpipipe.sim.toyfield import ToyOptions, toy_field
 from mpipipe.stages import cs, ic, sfm
 from mpipipe.stages.sfm.measurements.circles import FLUXES
 from mpipipe.stages.sfm.src_table import SRC
-from mpipipe.stages.stage import Clipboard, check_chain, run_chain
+from mpipipe.stages.stage import check_chain, run_chain
 
-from ..frames import sky, with_stars
+from ..frames import measured, sky, with_stars
 
 ALONE = (*ic.PIPELINE, *sfm.PIPELINE)
 """What runs on a calexp."""
 CIRCLES = dict(zip(APERTURES, FLUXES, strict=True))
-
-
-def measure(calexp: Exposure) -> Clipboard:
-    clipboard: dict[str, Any] = {
-        "calexp": calexp,
-        "background": Background.constant(0.0, calexp.shape),
-        "pixel_scale": 0.2,
-        "reference": None,
-        "sdqa": Sdqa(),
-        "warnings": [],
-    }
-    return run_chain(ALONE, {}, clipboard, failed=lambda step, error: None)
 
 
 Star = tuple[float, float, float]
@@ -102,7 +89,7 @@ def test_positions_and_fluxes_are_right_within_their_errors() -> None:
 
 
 def test_ids_follow_the_content() -> None:
-    src = measure(with_stars(sky(), grid(36, 2e4)))["src"]
+    src = measured(with_stars(sky(), grid(36, 2e4)))["src"]
     assert len(src) >= 36
     order = np.lexsort((src["peakX"], src["peakY"]))
     np.testing.assert_array_equal(order, np.arange(len(src)))
@@ -111,13 +98,13 @@ def test_ids_follow_the_content() -> None:
 
 
 def test_same_bits_every_time() -> None:
-    one, two = (measure(with_stars(sky(), grid(40, 8e3)))["src"] for _ in range(2))
+    one, two = (measured(with_stars(sky(), grid(40, 8e3)))["src"] for _ in range(2))
     assert one.tobytes() == two.tobytes()
 
 
 def test_blends_have_a_parent() -> None:
     stars = [*grid(20, 3e4), (200.0, 350.0, 4e4), (209.0, 351.0, 2e4), (320.0, 350.0, 3e4)]
-    src = measure(with_stars(sky(), stars))["src"]
+    src = measured(with_stars(sky(), stars))["src"]
     pair = src[(np.hypot(src["x"] - 204, src["y"] - 350) < 8)]
     assert len(pair) == 2 and pair["flag_blended"].all()
     brighter = pair[np.argmax(pair["snr"])]
@@ -139,7 +126,7 @@ def test_flags_tell_what_is_near() -> None:
     }
     for (plane, _), (x, y, _) in zip(marks.items(), stars, strict=False):
         exposure.mask[round(y), round(x)] |= VALUE[plane]
-    src = measure(exposure)["src"]
+    src = measured(exposure)["src"]
     for k, flag in enumerate(marks.values()):
         x, y, _ = stars[k]
         near = np.hypot(src["x"] - x, src["y"] - y) < 3
@@ -150,7 +137,7 @@ def test_flags_tell_what_is_near() -> None:
 
 def test_edges_are_flagged_and_do_no_harm() -> None:
     stars = [*grid(20, 3e4), (0.3, 200.0, 5e4), (419.0, 399.0, 5e4), (3.0, 0.0, 5e4)]
-    src = measure(with_stars(sky(), stars))["src"]
+    src = measured(with_stars(sky(), stars))["src"]
     at_edge = src["flag_edge"]
     assert at_edge.sum() >= 3 and at_edge.sum() < 8
     assert src["flag_aperture"][at_edge].all()
@@ -167,8 +154,8 @@ def test_sky_coordinates_come_from_the_wcs() -> None:
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval, wcs.wcs.crpix = [150.0, 2.0], [100.0, 100.0]
     wcs.wcs.cdelt = [-0.2 / 3600, 0.2 / 3600]
-    assert np.isnan(measure(exposure.copy())["src"]["ra"]).all()
-    src = measure(replace(exposure, wcs=wcs))["src"]
+    assert np.isnan(measured(exposure.copy())["src"]["ra"]).all()
+    src = measured(replace(exposure, wcs=wcs))["src"]
     ra, dec = wcs.all_pix2world(src["x"], src["y"], 0)
     np.testing.assert_array_equal(src["ra"], ra)
     np.testing.assert_array_equal(src["dec"], dec)
@@ -177,7 +164,7 @@ def test_sky_coordinates_come_from_the_wcs() -> None:
 def test_the_mask_knows_what_was_detected() -> None:
     exposure = with_stars(sky(), [(100.0, 120.0, 3e4)])
     exposure.image[300:304, 300:304] -= 300
-    calexp = measure(exposure)["calexp"]
+    calexp = measured(exposure)["calexp"]
     assert is_set(calexp.mask, "DETECTED")[120, 100]
     assert is_set(calexp.mask, "DETECTED_NEGATIVE")[302, 302]
     assert not is_set(calexp.mask, "DETECTED")[302, 302]
@@ -187,7 +174,7 @@ def test_correlated_noise_widens_errors_and_not_the_table() -> None:
     exposure = sky((600, 620), level=4000.0)
     exposure.image = ndimage.gaussian_filter(exposure.image, 1.2).astype(np.float32)
     exposure.variance[:] = exposure.image.var()
-    result = measure(with_stars(exposure, grid(40, 4e4)))
+    result = measured(with_stars(exposure, grid(40, 4e4)))
     sdqa: Sdqa = result["sdqa"]
     assert sdqa.get("sfm.sourceDetection.map_width") > 1.8
     assert sdqa.get("sfm.sourceDetection.n_negative") <= 2
@@ -196,7 +183,7 @@ def test_correlated_noise_widens_errors_and_not_the_table() -> None:
 
 
 def test_white_noise_gives_no_sources_and_factors_of_one() -> None:
-    result = measure(sky((700, 720)))
+    result = measured(sky((700, 720)))
     assert len(result["src"]) <= 1
     sdqa: Sdqa = result["sdqa"]
     assert sdqa.get("sfm.sourceDetection.map_width") == pytest.approx(1, abs=0.03)
@@ -209,7 +196,7 @@ def test_a_trail_is_flagged() -> None:
     y, x = np.mgrid[:400, :420]
     light = 200 * np.exp(-0.5 * ((y - 0.1 * x - 280) / 1.7) ** 2)
     exposure.image += light.astype(np.float32)
-    result = measure(exposure)
+    result = measured(exposure)
     on_trail = np.abs(result["src"]["y"] - 0.1 * result["src"]["x"] - 280) < 4
     assert on_trail.sum() > 5 and result["src"]["flag_streak"][on_trail].all()
     assert not result["src"]["flag_streak"][~on_trail].any()
@@ -256,7 +243,7 @@ def all_saturated() -> Exposure:
 )  # fmt: skip
 def test_hopeless_frames_give_a_table(make: Callable[[], Exposure]) -> None:
     with np.errstate(all="raise", under="ignore"):
-        src = measure(make())["src"]
+        src = measured(make())["src"]
     assert src.dtype == SRC.dtype
     for name in ("x", "y", "xErr"):
         assert np.isfinite(src[name]).all()
@@ -266,7 +253,7 @@ def test_hopeless_frames_give_a_table(make: Callable[[], Exposure]) -> None:
 
 
 def test_one_star_alone_is_one_source() -> None:
-    src = measure(with_stars(sky(), [(200.3, 180.6, 1e5)]))["src"]
+    src = measured(with_stars(sky(), [(200.3, 180.6, 1e5)]))["src"]
     assert len(src) == 1
     assert src["x"][0] == pytest.approx(200.3, abs=0.05)
     assert src["y"][0] == pytest.approx(180.6, abs=0.05)

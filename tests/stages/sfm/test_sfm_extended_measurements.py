@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import VALUE
-from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages import ic, sfm
-from mpipipe.stages.stage import run_chain
 
-from ..frames import sky, with_stars
+from ..frames import measured, sky, with_stars
 
 NAMES = ("gauss", "ellipse", "kron", "petro")
 
 
 def measure(calexp: Exposure) -> np.ndarray:
-    clipboard: dict[str, Any] = {
-        "calexp": calexp,
-        "background": Background.constant(0.0, calexp.shape),
-        "pixel_scale": 0.2,
-        "reference": None,
-        "sdqa": Sdqa(),
-        "warnings": [],
-    }
-    return run_chain((*ic.PIPELINE, *sfm.PIPELINE), {}, clipboard, failed=lambda step, error: None)[
-        "src"
-    ]
+    return np.asarray(measured(calexp)["src"])
 
 
 def stars(n: int = 49, flux: float = 8e4) -> list[tuple[float, float, float]]:

@@ -22,7 +22,7 @@ from mpipipe.stages.sfm.ellipse_curves import (
 )
 from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
 from mpipipe.stages.sfm.psf_shape import curve_of_growth
-from mpipipe.stages.sfm.source_stamps import chunks, neighbour_discs, source_stamps
+from mpipipe.stages.sfm.source_stamps import each_stamps
 
 ELLIPSE_FLUX = Flux("ellipse", "flux in the ellipse of 3 adaptive sigma")
 KRON_FLUX = Flux("kron", "flux in an ellipse of 2.5 Kron radii")
@@ -74,9 +74,7 @@ def measure_ellipses(scene: Scene, src: np.ndarray) -> None:
     rows = np.arange(n)
     for k, half in enumerate(_HALVES):
         pixels = int(np.ceil(half * scene.psf.fwhm))
-        discs = neighbour_discs(scene, src, 1.5 * pixels)
-        for some in chunks(rows):
-            stamps = source_stamps(scene, src, discs, some, pixels)
+        for some, stamps in each_stamps(scene, src, rows, pixels):
             moments = np.stack([src[name][some] for name in ("ixx", "iyy", "ixy")], axis=1)
             curves = ellipse_curves(
                 stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y,

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpipipe.data.schema import Column
 from mpipipe.stages.sfm.measurement import Scene, flag, measurement
-from mpipipe.stages.sfm.source_stamps import chunks, neighbour_discs, source_stamps
+from mpipipe.stages.sfm.source_stamps import each_stamps
 from mpipipe.stages.sfm.spread import fit_mixture, spread_statistics
 
 
@@ -30,10 +30,8 @@ def measure_extendedness(scene: Scene, src: np.ndarray) -> None:
     """Spread statistic (Desai 2012), and the probability of a galaxy that follows from it."""
     psf = scene.psf
     half = psf.size // 2
-    discs = neighbour_discs(scene, src, 3.0 * half)
     spread, error = np.empty(len(src)), np.empty(len(src))
-    for some in chunks(np.arange(len(src))):
-        stamps = source_stamps(scene, src, discs, some, half)
+    for some, stamps in each_stamps(scene, src, np.arange(len(src)), half, reach=3.0 * half):
         spread[some], error[some] = spread_statistics(
             stamps.light, stamps.variance, stamps.known, stamps.models,
             np.asarray(src["psfInstFlux"][some], float), psf.fwhm,

@@ -15,7 +15,7 @@ from mpipipe.stages.sfm.galaxy_fit import (
 )
 from mpipipe.stages.sfm.galaxy_profiles import de_vaucouleurs, disc_with_bulge, exponential
 from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
-from mpipipe.stages.sfm.source_stamps import Discs, chunks, neighbour_discs, source_stamps
+from mpipipe.stages.sfm.source_stamps import Stamps, each_stamps
 
 _FITS = {
     "exp": (exponential, "exponential disc"),
@@ -68,17 +68,17 @@ def _fit_columns(name: str, text: str) -> tuple[Column, ...]:
 def measure_galaxy_models(scene: Scene, src: np.ndarray) -> None:
     """Fits of galaxy profiles with the exact PSF, in Fourier space; extended sources only."""
     fits = {name: np.full(len(src), np.nan, GALAXY) for name in _FITS}
-    for rows in fits.values():
-        rows["converged"] = False
+    for fit in fits.values():
+        fit["converged"] = False
     both = np.full(len(src), np.nan, COMBINED)
     masked = np.zeros(len(src), bool)
     wanted = _wanted(src)
     size_class = _size_class(src, scene.psf.fwhm)
     for number, half in enumerate(_HALVES):
         pixels = _half_side(half * scene.psf.fwhm)
-        discs = neighbour_discs(scene, src, 1.5 * pixels)
-        for some in chunks(np.flatnonzero(wanted & (size_class == number))):
-            masked[some] = _measure(scene, src, discs, some, pixels, fits, both)
+        rows = np.flatnonzero(wanted & (size_class == number))
+        for some, stamps in each_stamps(scene, src, rows, pixels):
+            masked[some] = _measure(src, some, stamps, scene.psf.fwhm, fits, both)
     _fill(scene, src, fits, both)
     src["flag_model_point"], src["flag_model_masked"] = ~wanted, masked
 
@@ -102,17 +102,14 @@ def _half_side(reach: float) -> int:
 
 
 def _measure(
-    scene: Scene,
     src: np.ndarray,
-    discs: Discs,
     some: np.ndarray,
-    half: int,
+    stamps: Stamps,
+    fwhm: float,
     fits: dict[str, np.ndarray],
     both: np.ndarray,
 ) -> np.ndarray:
     """Fit some rows; whose stamps are masked too much."""
-    stamps = source_stamps(scene, src, discs, some, half)
-    fwhm = scene.psf.fwhm
     masked = stamps.known.mean(axis=(1, 2)) < _LEAST_KNOWN
     modes = transform(stamps.light, stamps.variance, stamps.known, stamps.models)
     moments = _three(src, some, ("ixx", "iyy", "ixy"))

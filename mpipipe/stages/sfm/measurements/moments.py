@@ -7,7 +7,7 @@ import numpy as np
 from mpipipe.data.schema import Column
 from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
 from mpipipe.stages.sfm.psf_shape import psf_shape
-from mpipipe.stages.sfm.source_stamps import chunks, neighbour_discs, source_stamps
+from mpipipe.stages.sfm.source_stamps import each_stamps
 from mpipipe.stages.sfm.stamp_moments import (
     CONVERGED,
     CUT,
@@ -67,9 +67,7 @@ def measure_moments(scene: Scene, src: np.ndarray) -> None:
     half = int(np.ceil(_HALF * scene.psf.fwhm))
     shape = psf_shape(scene.psf, src["x"], src["y"])
     found = np.zeros(len(src), GAUSSIAN)
-    discs = neighbour_discs(scene, src, 1.5 * half)
-    for some in chunks(np.arange(len(src))):
-        stamps = source_stamps(scene, src, discs, some, half)
+    for some, stamps in each_stamps(scene, src, np.arange(len(src)), half):
         found[some] = stamp_moments(
             stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y, shape.moments[some]
         )

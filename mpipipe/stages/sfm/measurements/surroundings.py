@@ -6,7 +6,7 @@ import numpy as np
 
 from mpipipe.data.schema import Column
 from mpipipe.stages.sfm.measurement import Scene, flag, measurement
-from mpipipe.stages.sfm.source_stamps import chunks, neighbour_discs, source_stamps
+from mpipipe.stages.sfm.source_stamps import each_stamps
 from mpipipe.stages.sfm.surroundings import blendedness, local_background
 
 _RING = (4.0, 6.0)
@@ -37,9 +37,7 @@ def measure_surroundings(scene: Scene, src: np.ndarray) -> None:
     """Level of the sky beside the source, and how much of its light is its neighbours'."""
     inner, outer = (radius * scene.psf.fwhm for radius in _RING)
     half = int(np.ceil(outer)) + 1
-    discs = neighbour_discs(scene, src, 1.5 * half)
-    for some in chunks(np.arange(len(src))):
-        stamps = source_stamps(scene, src, discs, some, half)
+    for some, stamps in each_stamps(scene, src, np.arange(len(src)), half):
         src["localBackground"][some], src["localBackgroundErr"][some] = local_background(
             stamps.light, stamps.known, stamps.x, stamps.y, inner, outer
         )
