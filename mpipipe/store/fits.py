@@ -8,12 +8,11 @@ import hashlib
 import io
 import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpipipe.data.errors import BadDataError, OutputError
+from mpipipe.data.errors import BadDataError, MpipipeError, OutputError
 from mpipipe.store.checksums import aside_of
 
 if TYPE_CHECKING:
@@ -49,28 +48,15 @@ def open_fits(
             warnings.filterwarnings("error", message=".*[Tt]runcated.*")
             with fits.open(path, memmap=memmap, disable_image_compression=as_stored) as hdus:
                 yield hdus
+    except (MpipipeError, MemoryError):
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         file = None if isinstance(path, io.BytesIO) else path
         raise BadDataError(f"can not be read: {reason}", file=file, way_out=RECOPY) from error
-    except (
-        ArithmeticError,
-        EOFError,
-        LookupError,
-        RuntimeError,
-        SystemError,
-        TypeError,
-        ValueError,
-        Warning,
-        fits.VerifyError,
-        zlib.error,
-    ) as error:
-        # Corrupt files surface in astropy as almost any exception.
-        raise _unsound(path, error) from error
     except Exception as error:
-        # The decompressor has an exception of its own, which is not public.
-        if type(error).__name__ != "CfitsioException":
-            raise
+        # Corrupt files surface in astropy, in the decompressor and in who reads what is not there
+        # as any exception, errors of their own code among them.
         raise _unsound(path, error) from error
 
 

@@ -99,6 +99,17 @@ def test_damaged_files_are_told(
         assert "psf.fits" in str(error)
 
 
+def test_a_column_without_its_format_is_told(tmp_path: Path) -> None:
+    """What astropy meets with an error of its own code."""
+    path = tmp_path / "psf.fits"
+    write_psf(path, MODELS["shapelet"], CORRECTION, INFO, provenance=PROVENANCE)
+    content = path.read_bytes()
+    assert b"TFORM1  =" in content
+    path.write_bytes(content.replace(b"TFORM1  =", b"TFORN1  =", 1))
+    with pytest.raises(BadDataError, match="psf.fits"):
+        read_psf(path)
+
+
 def test_what_is_no_psf_is_told(tmp_path: Path) -> None:
     path = tmp_path / "psf.fits"
     with pytest.raises(BadDataError, match="can not be read"):
