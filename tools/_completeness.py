@@ -128,13 +128,10 @@ def compare(
     ny, nx = mask.shape
     rows = src[_inside(src["x"], src["y"], (ny, nx))]
     partners = sources[sources["snr"] > FAINTEST]
-    x, y = rows["x"].astype(float), rows["y"].astype(float)
     true_x, true_y = partners["x"].astype(float), partners["y"].astype(float)
     flux, reach = partners["flux"].astype(float), REACH * fwhm
     # Rows beyond the rim can be the partners of sources on this side.
-    everywhere = pair(
-        src["x"].astype(float), src["y"].astype(float), true_x, true_y, flux, reach
-    )
+    everywhere = pair(src["x"].astype(float), src["y"].astype(float), true_x, true_y, flux, reach)
     found = np.zeros(len(partners), bool)
     found[everywhere[everywhere >= 0]] = True
     is_false = everywhere[_inside(src["x"], src["y"], (ny, nx))] < 0
