@@ -27,6 +27,9 @@ _FIT_RADIUS = 2.0
 _NEIGHBOURS = 8
 _REACH = 8.0
 """So many sources, as far as so many FWHM, can be what a peak is only a part of."""
+_CROWD = 3
+"""Power of the median chi2: in a crowd unknown neighbours are in all fits, and stars are no galaxies
+for that."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,21 @@ class Rules:
         Least height over noise.
     share
         Share of the light taken off that counts as noise.
+    misfit
+        The same of extended and bright sources is at least this times their misfit: the root of
+        chi2's excess over the height.
     separation
         Least distance from a known source, FWHM.
     extended
-        Reduced chi2 of the PSF fit, over the image's median if that is more than 1, from which a
-        source counts as extended.
+        Reduced chi2 of the PSF fit from which a source counts as extended, where the image's median
+        is 1.
     bright
         Height over noise from which a star's wings are not trusted.
     """
 
     threshold: float
     share: float
+    misfit: float
     separation: float
     extended: float
     bright: float
@@ -120,9 +127,7 @@ def redetect(
     known = fits[np.isfinite(fits["flux"])]
     if not len(known) or not len(y):
         return y, x, snr, width
-    kept = _stands_out(
-        before.values, after.values, (y, x), known, rules.share * light[y, x], width, fwhm, rules
-    )
+    kept = _stands_out(before.values, after.values, (y, x), known, light[y, x], width, fwhm, rules)
     return y[kept], x[kept], snr[kept], width
 
 
@@ -147,11 +152,14 @@ def _stands_out(
     source = known[index]
     height = _sampled(before, source["y"], source["x"])
     typical = max(1.0, float(np.nanmedian(known["chi2"])))
-    is_extended = source["chi2"] > rules.extended * typical
+    is_extended = source["chi2"] > rules.extended * typical**_CROWD
     outshines = near & (height > before[y, x][:, None])
     suspect = outshines & (is_extended | (height > rules.bright * width))
     mirror = 2 * source["y"] - y[:, None], 2 * source["x"] - x[:, None]
-    least = rules.threshold * width * np.sqrt(2 + np.square(light))[:, None]
+    # A fit's misfit over its height: what a model is wrong by.
+    excess = np.maximum(source["chi2"] - 1, 0) * np.maximum(source["n_pixels"], 1)
+    share = np.maximum(rules.misfit * np.sqrt(excess) / np.maximum(height, 1), rules.share)
+    least = rules.threshold * width * np.sqrt(2 + np.square(share * light[:, None]))
     stands = after[y, x][:, None] - _sampled(after, *mirror) > least
     stood = before[y, x][:, None] - _sampled(before, *mirror) > least
     sound = np.where(suspect, stands & (stood | ~is_extended), True).all(axis=1)

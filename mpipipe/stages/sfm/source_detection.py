@@ -59,11 +59,16 @@ class SourceDetectionConfig(StageConfig):
     residual_share: float = Field(
         default=0.1, ge=0, description="share of the light taken off that counts as noise"
     )
+    misfit_share: float = Field(
+        default=0.5,
+        ge=0,
+        description="the same near extended and bright sources, in units of their model's misfit",
+    )
     residual_separation: float = Field(
         default=0.5, ge=0, description="least distance between sources of two passes, FWHM"
     )
     extended_chi2: float = Field(
-        default=1.25,
+        default=1.15,
         gt=0,
         description="reduced chi2 of a PSF fit from which a source counts as extended: peaks near "
         "it have to be higher than their mirror images through it",
@@ -113,9 +118,7 @@ def source_detection(
 ) -> Mapping[str, Any]:
     """Find peaks above the threshold, of both signs, and set the planes `DETECTIONS`."""
     fwhm = planes.seeing.fwhm if psf.is_guess else psf.fwhm
-    first = detection_map(
-        calexp.image, planes, fwhm, config.local_mesh, config.local_mask
-    )
+    first = detection_map(calexp.image, planes, fwhm, config.local_mesh, config.local_mask)
     y, x = find_peaks(first.values, config.threshold * first.width, config.separation)
     snr = first.values[y, x].astype(float) / first.width
     peaks = _Peaks(y.astype(np.int64), x.astype(np.int64), snr, np.zeros(len(y), np.int32))
@@ -150,11 +153,11 @@ def _redetected(
 ) -> tuple[_Peaks, float]:
     """The peaks and those that they hid; the least width of noise among all maps."""
     rules = Rules(
-        config.threshold, config.residual_share, config.residual_separation,
+        config.threshold, config.residual_share, config.misfit_share, config.residual_separation,
         config.extended_chi2, config.bright_star,
     )  # fmt: skip
     pixels, width = usable_pixels(calexp, planes), first.width
-    on_trail = _trails(config, calexp.mask, first, peaks, psf.fwhm)
+    spoiled = _spoiled(config, calexp.mask, first, peaks, psf.fwhm)
     for number in range(1, config.passes):
         if not 0 < len(peaks.y) <= MAX_SOURCES:
             break
@@ -162,32 +165,31 @@ def _redetected(
         after = residual_map(rest.image, planes, psf.fwhm, first)
         y, x, snr, now = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
         new = _Peaks(y, x, snr, np.full(len(y), number, np.int32))
-        new = new.only(~on_trail(new.y, new.x))
+        new = new.only(~spoiled(new.y, new.x))
         peaks, width = peaks.and_also(new), min(width, now)
         if len(new.y) <= config.few * len(peaks.y):
             break
     return peaks, width
 
 
-def _trails(
+def _spoiled(
     config: SourceDetectionConfig,
     mask: np.ndarray,
     map_: DetectionMap,
     peaks: _Peaks,
     fwhm: float,
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Whether positions lie on a trail, of which no model leaves an even residual."""
+    """Whether positions lie on a trail or a full core, of which no model leaves an even residual."""
     limit = config.threshold * map_.width
     labels, _, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
     streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
     is_streak = np.concatenate([[False], streak])
 
-    def on_trail(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            is_streak[labels[y, x]] | is_set(planes_near(mask, y, x, 2 * fwhm), "STREAK")
-        )
+    def spoiled(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        on_trail = is_set(planes_near(mask, y, x, 2 * fwhm), "STREAK") | is_streak[labels[y, x]]
+        return np.asarray(on_trail | is_set(planes_near(mask, y, x, fwhm), "SAT"))
 
-    return on_trail
+    return spoiled
 
 
 def _with_footprints(
