@@ -123,5 +123,6 @@ def _share(
                     continue
                 share = template / total[y, x]
                 sums[k, 0] += share * image[y, x]
-                sums[k, 1] += share * share * variance[y, x]
+                if variance[y, x] > 0:  # not where it is unknown
+                    sums[k, 1] += share * share * variance[y, x]
                 sums[k, 2] += 1

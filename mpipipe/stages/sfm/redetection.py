@@ -28,8 +28,8 @@ _NEIGHBOURS = 8
 _REACH = 8.0
 """So many sources, as far as so many FWHM, can be what a peak is only a part of."""
 _CROWD = 3
-"""Power of the median chi2: in a crowd unknown neighbours are in all fits, and stars are no galaxies
-for that."""
+"""Power of the median chi2: in a crowd unknown neighbours are in all fits, and stars do not become
+galaxies by that."""
 
 
 @dataclass(frozen=True)

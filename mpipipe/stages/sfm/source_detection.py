@@ -179,7 +179,7 @@ def _spoiled(
     peaks: _Peaks,
     fwhm: float,
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Whether positions lie on a trail or a full core, of which no model leaves an even residual."""
+    """Whether positions lie on a trail or a saturated core, which models do not take off."""
     limit = config.threshold * map_.width
     labels, _, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
     streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
