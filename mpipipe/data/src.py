@@ -41,9 +41,7 @@ FAMILY: tuple[Column, ...] = (
     Column(
         "footprintArea", "i4", "pixel", "pixels of the footprint, shared by blends", "phys.angArea"
     ),
-    Column(
-        "detectionPass", "i2", "", "pass that found it; from 1 on: on residuals", "meta.number"
-    ),
+    Column("detectionPass", "i2", "", "pass that found it; from 1 on: on residuals", "meta.number"),
     Column("flag_near_saturated", "?", "", "a pixel within 2 FWHM is saturated", "meta.code"),
     Column(
         "flag_monster", "?", "", "a blend of so many that their fluxes are doubtful", "meta.code"

@@ -27,6 +27,10 @@ _FIT_RADIUS = 2.0
 _NEIGHBOURS = 8
 _REACH = 8.0
 """So many sources, as far as so many FWHM, can be what a peak is only a part of."""
+_TOGETHER = 3.0
+"""FWHM between a new source and known ones that are fitted with it."""
+_ROUNDS = 2
+"""Fits hold each position near where it starts: a peak may be farther off."""
 _CROWD = 3
 """Power of the median chi2: in a crowd unknown neighbours are in all fits, and stars do not become
 galaxies by that."""
@@ -129,6 +133,56 @@ def redetect(
         return y, x, snr, width
     kept = _stands_out(before.values, after.values, (y, x), known, light[y, x], width, fwhm, rules)
     return y[kept], x[kept], snr[kept], width
+
+
+def settle(
+    pixels: Pixels,
+    psf: Psf,
+    rest: Residual,
+    y: np.ndarray,
+    x: np.ndarray,
+    width: float,
+    rules: Rules,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit new peaks together with the known sources near them, which gave way to them.
+
+    One PSF fitted to two stars lies between them: the peak that it leaves is too far out.
+
+    Returns
+    -------
+    y, x
+        int64, the pixels where the fits put them.
+    kept
+        bool: whose flux is significant, and that have not run into another source.
+    """
+    from scipy.spatial import KDTree
+
+    known = rest.fits[np.isfinite(rest.fits["flux"])]
+    if not len(y) or not len(known):
+        return y, x, np.ones(len(y), bool)
+    places = np.stack([x, y], axis=1).astype(float)
+    distance, _ = KDTree(places).query(np.stack([known["x"], known["y"]], axis=1))
+    known = known[distance < _TOGETHER * psf.fwhm]
+    # Their models are put back.
+    image = subtract_sources(rest.image, psf, known["x"], known["y"], -known["flux"])
+    together = Pixels(image, pixels.variance, pixels.unusable)
+    at = np.concatenate([np.stack([known["x"], known["y"]], axis=1), places])
+    rows = known[:0]
+    for _ in range(_ROUNDS):
+        rows = blended_photometry(
+            together, psf, at[:, 0], at[:, 1], _FIT_RADIUS * psf.fwhm, sweeps=2
+        )
+        at = np.stack([rows["x"], rows["y"]], axis=1)
+    with np.errstate(invalid="ignore"):
+        kept = rows["flux"] > rules.threshold * width * rows["sky_error"]
+    pairs = KDTree(at).query_pairs(rules.separation * psf.fwhm, output_type="ndarray")
+    flux = np.nan_to_num(rows["flux"])
+    first, second = pairs[:, 0], pairs[:, 1]
+    kept[np.where(flux[first] < flux[second], first, second)] = False
+    ny, nx = image.shape
+    i, j = np.round(at[len(known) :]).astype(np.int64).T
+    inside = (i >= 0) & (i < nx) & (j >= 0) & (j < ny)
+    return np.where(inside, j, y), np.where(inside, i, x), kept[len(known) :] & inside
 
 
 def _stands_out(

@@ -29,7 +29,7 @@ from mpipipe.stages.near import planes_near
 from mpipipe.stages.psf_photometry import usable_pixels
 from mpipipe.stages.sfm.detection_map import DetectionMap, detection_map, residual_map
 from mpipipe.stages.sfm.doubtful import count_doubtful
-from mpipipe.stages.sfm.redetection import Rules, redetect, take_off
+from mpipipe.stages.sfm.redetection import Rules, redetect, settle, take_off
 from mpipipe.stages.stage import StageConfig, stage
 
 
@@ -164,8 +164,9 @@ def _redetected(
         rest = take_off(pixels, psf, peaks.y, peaks.x)
         after = residual_map(rest.image, planes, psf.fwhm, first)
         y, x, snr, now = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
-        new = _Peaks(y, x, snr, np.full(len(y), number, np.int32))
-        new = new.only(~spoiled(new.y, new.x))
+        sound = ~spoiled(y, x)
+        y, x, kept = settle(pixels, psf, rest, y[sound], x[sound], now, rules)
+        new = _Peaks(y, x, snr[sound], np.full(len(y), number, np.int32)).only(kept)
         peaks, width = peaks.and_also(new), min(width, now)
         if len(new.y) <= config.few * len(peaks.y):
             break
