@@ -57,10 +57,10 @@ class SourceDetectionConfig(StageConfig):
         default=0.1, ge=0, description="share of new sources below which no pass follows"
     )
     residual_share: float = Field(
-        default=0.1, ge=0, description="share of the light taken off that counts as noise"
+        default=0.15, ge=0, description="share of the light taken off that counts as noise"
     )
     misfit_share: float = Field(
-        default=0.5,
+        default=0.75,
         ge=0,
         description="the same near extended and bright sources, in units of their model's misfit",
     )
