@@ -35,12 +35,15 @@ class DetectionMap:
         Median standard error of the filter's flux, electrons; NaN if no pixel is usable.
     local
         The local background; None if there is none.
+    dimming
+        (ny, nx) float32, what its light lowers the map by; None without.
     """
 
     values: np.ndarray
     width: float
     sigma: float
     local: Background | None
+    dimming: np.ndarray | None
 
 
 def detection_map(
@@ -67,7 +70,8 @@ def detection_map(
         local, filled = mesh_background(image, exclude, mesh)
         local.values[:] = np.maximum(local.values, 0)  # holes are those of noise
         local = local if filled < 1.0 else None
-    return _finished(filtered, planes, local)
+    dimming = None if local is None else _dimming(planes.variance, local)
+    return _finished(filtered, planes, local, dimming)
 
 
 def residual_map(
@@ -78,19 +82,22 @@ def residual_map(
     That shows what hides in the sources alone: a new background would follow the misfits.
     """
     filtered = matched_filter(image, planes.variance, planes.unusable, fwhm)
-    return _finished(filtered, planes, first.local)
+    return _finished(filtered, planes, first.local, first.dimming)
 
 
 def _finished(
-    filtered: FilterMap, planes: MeasurementPlanes, local: Background | None
+    filtered: FilterMap,
+    planes: MeasurementPlanes,
+    local: Background | None,
+    dimming: np.ndarray | None,
 ) -> DetectionMap:
     if local is not None:
         filtered.subtract(local)
     map_ = filtered.significance()
-    if local is not None:
-        _dim_by_light(map_, planes.variance, local)
+    if dimming is not None:
+        map_ *= dimming
     width = noise_width(map_, planes.unusable)
-    return DetectionMap(map_, width, _flux_error(filtered, planes), local)
+    return DetectionMap(map_, width, _flux_error(filtered, planes), local, dimming)
 
 
 def noise_width(map_: np.ndarray, exclude: np.ndarray) -> float:
@@ -107,12 +114,14 @@ def _flux_error(filtered: FilterMap, planes: MeasurementPlanes) -> float:
     return float(1 / np.sqrt(np.median(weight))) if weight.size else float("nan")
 
 
-def _dim_by_light(map_: np.ndarray, variance: np.ndarray, local: Background) -> None:
-    """Lower the map where the local background's own photons add noise."""
+def _dimming(variance: np.ndarray, local: Background) -> np.ndarray:
+    """What the map is lowered by where the local background's own photons add noise."""
+    factor = np.empty(variance.shape, np.float32)
     for first, band in local.bands():
         rows = slice(first, first + len(band))
         sky = variance[rows]
         np.maximum(band, 0, out=band)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.where(sky > 0, sky / (sky + band), np.float32(1))
-        map_[rows] *= np.sqrt(share)
+        np.sqrt(share, out=factor[rows])
+    return factor

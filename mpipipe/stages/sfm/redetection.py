@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from mpipipe.data.psf import Psf
 from mpipipe.stages.matched_filter import find_peaks
@@ -121,18 +122,29 @@ def redetect(
     width
         Width of the noise of the residual's map.
     """
-    light = np.maximum(before.values - after.values, 0)
-    noise = np.sqrt(1 + np.square(rules.share * light))
-    ratio = after.values / noise
+    ratio = np.empty_like(after.values)
+    _over_noise(before.values, after.values, rules.share, ratio)
     width = noise_width(ratio, unusable)
     y, x = find_peaks(ratio, rules.threshold * width, 1)
     y, x = y.astype(np.int64), x.astype(np.int64)
     snr = ratio[y, x].astype(float) / width
+    light = np.maximum(before.values[y, x] - after.values[y, x], 0)
     known = fits[np.isfinite(fits["flux"])]
     if not len(known) or not len(y):
         return y, x, snr, width
-    kept = _stands_out(before.values, after.values, (y, x), known, light[y, x], width, fwhm, rules)
+    kept = _stands_out(before.values, after.values, (y, x), known, light, width, fwhm, rules)
     return y[kept], x[kept], snr[kept], width
+
+
+@njit(cache=True, error_model="numpy")
+def _over_noise(before: np.ndarray, after: np.ndarray, share: float, out: np.ndarray) -> None:
+    """The map `after` over its noise and `share` of the light that was taken off."""
+    ny, nx = after.shape
+    one, zero, part = np.float32(1), np.float32(0), np.float32(share)
+    for y in range(ny):
+        for x in range(nx):
+            light = part * max(before[y, x] - after[y, x], zero)
+            out[y, x] = after[y, x] / np.sqrt(one + light * light)
 
 
 def settle(
