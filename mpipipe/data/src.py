@@ -34,11 +34,17 @@ FAMILY: tuple[Column, ...] = (
         "id of the most significant source of its footprint; -1 if alone",
         "meta.id.parent",
     ),
+    Column("nChild", "i4", "", "sources in its footprint if it is a blend, else 0", "meta.number"),
     Column("peakX", "i4", "pixel", "column of the detection's peak", "pos.cartesian.x;instr.pixel"),
     Column("peakY", "i4", "pixel", "row of the detection's peak", "pos.cartesian.y;instr.pixel"),
     Column("snr", "f4", "", "peak of the matched-filter map over its noise", "stat.snr"),
     Column(
         "footprintArea", "i4", "pixel", "pixels of the footprint, shared by blends", "phys.angArea"
+    ),
+    Column("detectionPass", "i2", "", "pass that found it; from 1 on: on residuals", "meta.number"),
+    Column("flag_near_saturated", "?", "", "a pixel within 2 FWHM is saturated", "meta.code"),
+    Column(
+        "flag_monster", "?", "", "a blend of so many that their fluxes are doubtful", "meta.code"
     ),
     Column("flag_streak", "?", "", "on a satellite or aircraft trail", "meta.code"),
     Column("flag_blended", "?", "", "its footprint holds other peaks", "meta.code"),

@@ -52,6 +52,54 @@ def grow_footprints(
     return labels, of_peak, _shapes(sums[:n], np.bincount(of_peak, minlength=n))
 
 
+def spread_footprints(labels: np.ndarray, footprints: np.ndarray, steps: int) -> np.ndarray:
+    """Let footprints grow by so many pixels where there is room; they do not merge.
+
+    Parameters
+    ----------
+    labels
+        (ny, nx) int32, as from `grow_footprints`; in place.
+
+    Returns
+    -------
+    numpy.ndarray
+        `footprints` with their new limits and number of pixels; shapes stay those of the cores.
+    """
+    grown = footprints.copy()
+    limits = np.stack([grown[name] for name in ("n_pixels", "x0", "x1", "y0", "y1")], axis=1)
+    limits = np.ascontiguousarray(limits, np.int64)
+    front = np.flatnonzero(labels)
+    for _ in range(steps):
+        front = _spread(labels.reshape(-1), labels.shape[0], labels.shape[1], front, limits)
+    for column, name in enumerate(("n_pixels", "x0", "x1", "y0", "y1")):
+        grown[name] = limits[:, column]
+    return grown
+
+
+@njit(cache=True)
+def _spread(
+    labels: np.ndarray, ny: int, nx: int, front: np.ndarray, limits: np.ndarray
+) -> np.ndarray:
+    """One step to the four neighbours of the pixels `front`; the pixels that were taken."""
+    taken = np.empty(4 * len(front), np.int64)
+    n = 0
+    for k in range(len(front)):
+        pixel = front[k]
+        label = labels[pixel]
+        y, x = pixel // nx, pixel % nx
+        for j, i in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
+            if j < 0 or i < 0 or j >= ny or i >= nx or labels[j * nx + i] != 0:
+                continue
+            labels[j * nx + i] = label
+            taken[n] = j * nx + i
+            n += 1
+            row = limits[label - 1]
+            row[0] += 1
+            row[1], row[2] = min(row[1], i), max(row[2], i)
+            row[3], row[4] = min(row[3], j), max(row[4], j)
+    return taken[:n].copy()
+
+
 @njit(cache=True)
 def _flood(
     map_: np.ndarray,

@@ -130,6 +130,20 @@ def lower_width(values: np.ndarray) -> float:
     return float(middle - low)
 
 
+def tail_width(values: np.ndarray) -> float:
+    """Width of the lower tail: the 15.87th minus the 2.28th percentile.
+
+    Faint sources below the threshold raise the median, and with it `lower_width`, by up to 12 %
+    on a deep image; they hardly touch this. NaN when there are fewer than 50 values.
+    """
+    values = values[:: max(1, values.size // _SAMPLES)]
+    values = values[np.isfinite(values)]
+    if values.size < 50:
+        return float("nan")
+    tail, low = np.percentile(values, [2.2750132, 15.865525])
+    return float(low - tail)
+
+
 @njit(cache=True)
 def _sum_rows(
     ring: np.ndarray, first: int, taps: np.ndarray, padded: np.ndarray, out: np.ndarray

@@ -1,29 +1,35 @@
-"""sfm_sourceDetection: peaks and footprints on the matched-filter map.
+"""sfm_sourceDetection: peaks and footprints, on the image and on what models leave of it.
 
-The map is divided by the width of its lower half, which sources do not touch, so that 5 sigma
-means the same on correlated noise. For
-detection only, a background of small cells is taken off first: it removes peaks in the halos of
-bright stars and large galaxies, and its light counts as noise.
+The map's threshold is in units of its noise, so that 5 sigma means the same on correlated noise;
+see `mpipipe.stages.sfm.detection_map`. Where there is a PSF, what was found is fitted and taken
+off, and what that uncovers is found next; see `mpipipe.stages.sfm.redetection`.
+
+Peaks are connected into footprints by the map of the image itself. Fits go from source to source,
+so a footprint with thousands of peaks takes no more time than as many lone sources; it gets a flag.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import MAX_SOURCES
-from mpipipe.data.mask import DTYPE, VALUE, bits
+from mpipipe.data.mask import DTYPE, VALUE, bits, is_set
+from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.detections import Detections, are_streaks, most_significant
-from mpipipe.stages.footprints import grow_footprints
-from mpipipe.stages.matched_filter import find_peaks, lower_width, matched_filter
+from mpipipe.stages.detections import Detections, are_streaks, near_saturated
+from mpipipe.stages.footprints import grow_footprints, spread_footprints
+from mpipipe.stages.matched_filter import find_peaks
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.mesh import mesh_background
+from mpipipe.stages.near import planes_near
+from mpipipe.stages.psf_photometry import usable_pixels
+from mpipipe.stages.sfm.detection_map import DetectionMap, detection_map, residual_map
+from mpipipe.stages.sfm.doubtful import count_doubtful
+from mpipipe.stages.sfm.redetection import Rules, redetect, settle, take_off
 from mpipipe.stages.stage import StageConfig, stage
 
 
@@ -42,6 +48,37 @@ class SourceDetectionConfig(StageConfig):
     local_mask: float = Field(
         default=8.0, gt=0, description="height from which the local background is masked"
     )
+    passes: int = Field(
+        default=3,
+        ge=1,
+        description="most passes: all but the first on the residuals of PSF fits of the earlier",
+    )
+    few: float = Field(
+        default=0.1, ge=0, description="share of new sources below which no pass follows"
+    )
+    residual_share: float = Field(
+        default=0.15, ge=0, description="share of the light taken off that counts as noise"
+    )
+    misfit_share: float = Field(
+        default=0.75,
+        ge=0,
+        description="the same near extended and bright sources, in units of their model's misfit",
+    )
+    residual_separation: float = Field(
+        default=0.5, ge=0, description="least distance between sources of two passes, FWHM"
+    )
+    extended_chi2: float = Field(
+        default=1.15,
+        gt=0,
+        description="reduced chi2 of a PSF fit from which a source counts as extended: peaks near "
+        "it have to be higher than their mirror images through it",
+    )
+    bright_star: float = Field(
+        default=300.0, gt=0, description="height from which the same holds for a point source"
+    )
+    grow: float = Field(
+        default=0.4, ge=0, description="pixels that footprints grow by, in units of the FWHM"
+    )
     streak_length: float = Field(
         default=25.0, gt=0, description="least length of a trail in units of the FWHM"
     )
@@ -50,9 +87,22 @@ class SourceDetectionConfig(StageConfig):
     )
 
 
+class _Peaks(NamedTuple):
+    y: np.ndarray
+    x: np.ndarray
+    snr: np.ndarray
+    found_in: np.ndarray
+
+    def only(self, which: np.ndarray) -> _Peaks:
+        return _Peaks(*(column[which] for column in self))
+
+    def and_also(self, other: _Peaks) -> _Peaks:
+        return _Peaks(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+
 @stage(
     "sfm.sourceDetection",
-    needs=("calexp", "planes", "sdqa", "warnings"),
+    needs=("calexp", "planes", "psf", "sdqa", "warnings"),
     adds=("calexp", "detections"),
     config=SourceDetectionConfig,
     always=True,
@@ -62,90 +112,120 @@ def source_detection(
     *,
     calexp: Exposure,
     planes: MeasurementPlanes,
+    psf: Psf,
     sdqa: Sdqa,
     warnings: list[str],
 ) -> Mapping[str, Any]:
     """Find peaks above the threshold, of both signs, and set the planes `DETECTIONS`."""
-    map_, width, sigma = detection_map(calexp, planes, config)
-    limit = config.threshold * width
-    y, x = find_peaks(map_, limit, config.separation)
-    if len(y) > MAX_SOURCES:
-        warnings.append(f"{len(y)} detections: the {MAX_SOURCES} most significant are kept")
-        y, x = most_significant(map_, y, x, MAX_SOURCES)
-    labels, of_peak, footprints = grow_footprints(map_, limit, y, x)
-    streak = are_streaks(
-        footprints, config.streak_length * planes.seeing.fwhm, config.streak_elongation
-    )
-    values = np.where(streak, bits("DETECTED", "DETECTED_STREAK"), VALUE["DETECTED"])
-    inside = np.flatnonzero(labels)
-    flat = calexp.mask.reshape(-1)
-    flat[inside] |= values.astype(DTYPE)[labels.reshape(-1)[inside] - 1]
-    n_negative = _negative(calexp, map_, limit, config)
-    snr = map_[y, x].astype(float) / width
+    fwhm = planes.seeing.fwhm if psf.is_guess else psf.fwhm
+    first = detection_map(calexp.image, planes, fwhm, config.local_mesh, config.local_mask)
+    y, x = find_peaks(first.values, config.threshold * first.width, config.separation)
+    snr = first.values[y, x].astype(float) / first.width
+    peaks = _Peaks(y.astype(np.int64), x.astype(np.int64), snr, np.zeros(len(y), np.int32))
+    width = first.width
+    if not psf.is_guess:
+        peaks, width = _redetected(config, calexp, planes, psf, first, peaks)
+    if len(peaks.y) > MAX_SOURCES:
+        warnings.append(f"{len(peaks.y)} detections: the {MAX_SOURCES} most significant are kept")
+        peaks = peaks.only(np.argsort(-peaks.snr, kind="stable")[:MAX_SOURCES])
+    peaks = peaks.only(np.lexsort((peaks.x, peaks.y)))
+    found = _with_footprints(config, calexp.mask, first, peaks, width, fwhm)
+    _mark(calexp.mask, found)
     sdqa.add("sfm.sourceDetection.map_width", width)
-    sdqa.add("sfm.sourceDetection.n_sources", len(y))
-    sdqa.add("sfm.sourceDetection.n_negative", n_negative)
-    sdqa.add("sfm.sourceDetection.n_streak", int(streak.sum()))
-    sdqa.add("sfm.sourceDetection.depth", 5 * width * sigma, "electron")
-    detections = Detections(
-        y.astype(np.int64), x.astype(np.int64), snr, of_peak, footprints, streak, width
-    )
-    return {"calexp": calexp, "detections": detections}
+    sdqa.add("sfm.sourceDetection.n_sources", len(found.y))
+    sdqa.add("sfm.sourceDetection.n_redetected", int((found.found_in > 0).sum()))
+    sdqa.add("sfm.sourceDetection.n_blended", int((found.n_peaks > 1).sum()))
+    sdqa.add("sfm.sourceDetection.n_negative", _negative(calexp, first, config))
+    sdqa.add("sfm.sourceDetection.n_streak", int(found.streak.sum()))
+    for cause, n in count_doubtful(found, calexp.shape, fwhm, config.threshold).items():
+        sdqa.add(f"sfm.sourceDetection.n_doubtful_{cause}", n)
+    sdqa.add("sfm.sourceDetection.depth", 5 * width * first.sigma, "electron")
+    return {"calexp": calexp, "detections": found}
 
 
-def detection_map(
-    calexp: Exposure, planes: MeasurementPlanes, config: SourceDetectionConfig
-) -> tuple[np.ndarray, float, float]:
-    """The significance map, its robust width, and the noise of a point source's flux.
-
-    Returns
-    -------
-    map
-        (ny, nx) float32, local background taken off.
-    width
-        1 when there is nothing to measure it on.
-    sigma
-        Median standard error of the filter's flux, electrons; NaN if no pixel is usable.
-    """
-    filtered = matched_filter(calexp.image, planes.variance, planes.unusable, planes.seeing.fwhm)
-    map_ = filtered.significance()
-    step = max(1, map_.size // 400_000)
-    usable = ~planes.unusable.reshape(-1)[::step]
-    width = lower_width(map_.reshape(-1)[::step][usable])
-    width = width if np.isfinite(width) and width > 0 else 1.0
-    if config.local_mesh:
-        exclude = planes.unusable | (map_ > config.local_mask * width)
-        local, filled = mesh_background(calexp.image, exclude, config.local_mesh)
-        if filled < 1.0:
-            local.values[:] = np.maximum(local.values, 0)
-            filtered.subtract(local)
-            map_ = filtered.significance()
-            _dim_by_light(map_, planes.variance, local)
-    weight = filtered.weight.reshape(-1)[::step]
-    weight = weight[usable & (weight > 0)]
-    sigma = float(1 / np.sqrt(np.median(weight))) if weight.size else float("nan")
-    return map_, width, sigma
+def _redetected(
+    config: SourceDetectionConfig,
+    calexp: Exposure,
+    planes: MeasurementPlanes,
+    psf: Psf,
+    first: DetectionMap,
+    peaks: _Peaks,
+) -> tuple[_Peaks, float]:
+    """The peaks and those that they hid; the least width of noise among all maps."""
+    rules = Rules(
+        config.threshold, config.residual_share, config.misfit_share, config.residual_separation,
+        config.extended_chi2, config.bright_star,
+    )  # fmt: skip
+    pixels, width = usable_pixels(calexp, planes), first.width
+    spoiled = _spoiled(config, calexp.mask, first, peaks, psf.fwhm)
+    for number in range(1, config.passes):
+        if not 0 < len(peaks.y) <= MAX_SOURCES:
+            break
+        rest = take_off(pixels, psf, peaks.y, peaks.x)
+        after = residual_map(rest.image, planes, psf.fwhm, first)
+        y, x, snr, now = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
+        sound = ~spoiled(y, x)
+        y, x, kept = settle(pixels, psf, rest, y[sound], x[sound], now, rules)
+        new = _Peaks(y, x, snr[sound], np.full(len(y), number, np.int32)).only(kept)
+        peaks, width = peaks.and_also(new), min(width, now)
+        if len(new.y) <= config.few * len(peaks.y):
+            break
+    return peaks, width
 
 
-def _dim_by_light(map_: np.ndarray, variance: np.ndarray, local: Background) -> None:
-    """Lower the map where the local background's own photons add noise."""
-    for first, band in local.bands():
-        rows = slice(first, first + len(band))
-        sky = variance[rows]
-        np.maximum(band, 0, out=band)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = np.where(sky > 0, sky / (sky + band), np.float32(1))
-        map_[rows] *= np.sqrt(share)
+def _spoiled(
+    config: SourceDetectionConfig,
+    mask: np.ndarray,
+    map_: DetectionMap,
+    peaks: _Peaks,
+    fwhm: float,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Whether positions lie on a trail or a saturated core, which models do not take off."""
+    limit = config.threshold * map_.width
+    labels, _, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
+    streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
+    is_streak = np.concatenate([[False], streak])
+
+    def spoiled(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        on_trail = is_set(planes_near(mask, y, x, 2 * fwhm), "STREAK") | is_streak[labels[y, x]]
+        return np.asarray(on_trail | is_set(planes_near(mask, y, x, fwhm), "SAT"))
+
+    return spoiled
 
 
-def _negative(
-    calexp: Exposure, map_: np.ndarray, limit: float, config: SourceDetectionConfig
-) -> int:
+def _with_footprints(
+    config: SourceDetectionConfig,
+    mask: np.ndarray,
+    map_: DetectionMap,
+    peaks: _Peaks,
+    width: float,
+    fwhm: float,
+) -> Detections:
+    limit = config.threshold * map_.width
+    labels, of_peak, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
+    streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
+    footprints = spread_footprints(labels, footprints, round(config.grow * fwhm))
+    saturated = near_saturated(mask, peaks.y, peaks.x, fwhm)
+    return Detections(
+        peaks.y, peaks.x, peaks.snr, peaks.found_in, saturated, of_peak, footprints, labels,
+        streak, width,
+    )  # fmt: skip
+
+
+def _mark(mask: np.ndarray, found: Detections) -> None:
+    """Set the planes of detected pixels; in place."""
+    values = np.where(found.streak, bits("DETECTED", "DETECTED_STREAK"), VALUE["DETECTED"])
+    inside = np.flatnonzero(found.labels)
+    flat = mask.reshape(-1)
+    flat[inside] |= values.astype(DTYPE)[found.labels.reshape(-1)[inside] - 1]
+
+
+def _negative(calexp: Exposure, map_: DetectionMap, config: SourceDetectionConfig) -> int:
     """Count negative peaks and set DETECTED_NEGATIVE."""
-    np.negative(map_, out=map_)
-    y, x = find_peaks(map_, limit, config.separation)
+    limit = config.threshold * map_.width
+    values = -map_.values
+    y, x = find_peaks(values, limit, config.separation)
     if len(y):
-        labels, _, _ = grow_footprints(map_, limit, y, x)
+        labels, _, _ = grow_footprints(values, limit, y, x)
         calexp.mask[labels > 0] |= DTYPE(VALUE["DETECTED_NEGATIVE"])
-    np.negative(map_, out=map_)
     return len(y)

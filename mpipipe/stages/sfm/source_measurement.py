@@ -26,6 +26,9 @@ from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.stages.source_rows import flag_pixels, locate_peaks
 from mpipipe.stages.stage import StageConfig, stage
 
+MONSTER = 100
+"""Peaks of a footprint above which a blend is flagged."""
+
 
 class SourceMeasurementConfig(StageConfig):
     """Options of sfm_sourceMeasurement."""
@@ -104,13 +107,14 @@ def _identify(src: np.ndarray, calexp: Exposure, detections: Detections) -> None
     src["id"] = source_ids(info.visit, info.detector_number, np.arange(len(src)))
     src["visit"], src["ccdNumber"] = info.visit, info.detector_number
     src["peakX"], src["peakY"], src["snr"] = detections.x, detections.y, detections.snr
-    blended = detections.footprints["n_peaks"][detections.footprint] > 1
-    # The last one written wins: the most significant of each footprint, and of equals the first.
-    order = np.argsort(detections.snr[::-1], kind="stable")
-    order = len(src) - 1 - order
-    brightest = np.zeros(len(detections.footprints), np.int64)
-    brightest[detections.footprint[order]] = order
-    src["parent"] = np.where(blended, src["id"][brightest[detections.footprint]], -1)
+    src["detectionPass"] = detections.found_in
+    n_peaks = detections.n_peaks
+    blended = n_peaks > 1
+    parent = src["id"][detections.brightest()][detections.footprint]
+    src["parent"] = np.where(blended, parent, -1)
+    src["nChild"] = np.where(blended, n_peaks, 0)
+    src["flag_monster"] = n_peaks > MONSTER
+    src["flag_near_saturated"] = detections.near_saturated
     src["flag_blended"] = blended
     src["footprintArea"] = detections.footprints["n_pixels"][detections.footprint]
     src["flag_streak"] = detections.streak[detections.footprint]
