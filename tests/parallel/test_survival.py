@@ -86,13 +86,14 @@ def test_without_ulfm_nothing_is_tried(survive):
     assert report["kinds"] == [0] * 48
 
 
+@pytest.mark.timeout(450)
 @pytest.mark.parametrize("options", [("--only", "synthetic"), ("--restart",)])
 def test_chaos(tmp_path, mpirun_version, options):
     """A few runs of the tool, on every change; many more by hand and weekly."""
     if mpirun_version < (5,):
         pytest.skip("this mpirun has no ULFM")
     command = [sys.executable, CHAOS, *options, "--runs", "2", "--seed", "2", "--keep", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=420, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

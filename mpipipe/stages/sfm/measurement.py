@@ -20,6 +20,7 @@ from mpipipe.data.errors import ConfigError
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.psf import Psf
 from mpipipe.data.schema import Column
+from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.apertures import NoiseFactors
 
@@ -45,6 +46,8 @@ class Scene:
         The model.
     factors
         By what sums of pixels scatter more than white noise would.
+    detections
+        Peaks and footprints, in the order of the rows; None at given positions.
     """
 
     calexp: Exposure
@@ -53,6 +56,7 @@ class Scene:
     planes: MeasurementPlanes
     psf: Psf
     factors: NoiseFactors
+    detections: Detections | None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.psf import Psf
+from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.psf_photometry import (
     blended_photometry,
@@ -63,9 +64,10 @@ def make_scene(
     planes: MeasurementPlanes,
     psf: Psf,
     map_width: float,
+    detections: Detections | None,
 ) -> Scene:
     """The scene of sources whose PSF fluxes are known; `map_width` as in `fit_psfs`."""
     image = np.where(planes.unusable, np.float32(0), calexp.image)
     residual = subtract_sources(image, psf, src["x"], src["y"], src["psfInstFlux"])
     factors = noise_factors(image, calexp.mask, planes, map_width)
-    return Scene(calexp, image, residual, planes, psf, factors)
+    return Scene(calexp, image, residual, planes, psf, factors, detections)

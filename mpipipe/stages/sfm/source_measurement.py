@@ -75,7 +75,7 @@ def source_measurement(
         src, calexp, planes, psf, detections.width,
         start=_starts(src, detections), free=not psf.is_guess, sweeps=config.sweeps,
     )  # fmt: skip
-    scene = make_scene(src, calexp, planes, psf, detections.width)
+    scene = make_scene(src, calexp, planes, psf, detections.width, detections)
     for radius, factor in zip(APERTURES, scene.factors.factor, strict=True):
         sdqa.add(f"sfm.sourceMeasurement.noise_factor_{radius:g}", float(factor))
     sdqa.add("sfm.sourceMeasurement.n_blank", scene.factors.n_blank)
