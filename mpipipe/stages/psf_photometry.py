@@ -8,7 +8,7 @@ model): with the photons of the data, pixels whose noise is positive would count
 all others taken off (Gauss-Seidel).
 
 A position that is free settles where noise adds light: fluxes come out too large by 1 / SNR^2 of
-themselves (2.7 mmag at SNR 20). This is left in.
+themselves (2.7 mmag at SNR 20). This is left in here.
 """
 
 from __future__ import annotations

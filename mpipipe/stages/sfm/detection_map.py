@@ -9,7 +9,8 @@ bright stars and large galaxies, and its light counts as noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,8 +18,15 @@ from mpipipe.data.background import Background
 from mpipipe.stages.matched_filter import FilterMap, matched_filter, tail_width
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.mesh import mesh_background
+from mpipipe.stages.sfm.noise_correlation import noise_correlation
 
 _SAMPLES = 400_000
+_BLANK = 4.0
+"""Height in widths from which a pixel belongs to a visible source."""
+_DEEP = 3.5
+_AGREES = 1.12
+"""So many times the noise, and this factor, are seldom reached below zero. The factor is what faint
+sources do there: between them the sky is darker than its mean."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,10 @@ class DetectionMap:
     values
         (ny, nx) float32, local background taken off; 0 where no pixel is usable.
     width
-        Width of the map's noise, at least 1: the lower tail's, which sources hardly touch.
+        Width of the map, at least 1: the lower tail's, which visible sources hardly touch.
+    noise
+        The part of the width that is noise, at least 1: see
+        `mpipipe.stages.sfm.noise_correlation`; `width` where the two can not be told apart.
     sigma
         Median standard error of the filter's flux, electrons; NaN if no pixel is usable.
     local
@@ -41,6 +52,7 @@ class DetectionMap:
 
     values: np.ndarray
     width: float
+    noise: float
     sigma: float
     local: Background | None
     dimming: np.ndarray | None
@@ -66,23 +78,42 @@ def detection_map(
     map_ = filtered.significance()
     local = None
     if mesh:
-        exclude = planes.unusable | (map_ > bright * noise_width(map_, planes.unusable))
+        exclude = planes.unusable | (map_ > bright * map_width(map_, planes.unusable))
         local, filled = mesh_background(image, exclude, mesh)
         local.values[:] = np.maximum(local.values, 0)  # holes are those of noise
         local = local if filled < 1.0 else None
     dimming = None if local is None else _dimming(planes.variance, local)
-    return _finished(filtered, planes, local, dimming)
+    map_, width = _finished(filtered, planes, local, dimming)
+    noise = _noise(map_, width, image, planes, fwhm)
+    return DetectionMap(map_, width, noise, _flux_error(filtered, planes), local, dimming)
+
+
+def _noise(
+    map_: np.ndarray, width: float, image: np.ndarray, planes: MeasurementPlanes, fwhm: float
+) -> float:
+    """The noise's part of the width, if deep negative values, which no light makes, agree.
+
+    They do not on noise that correlates over more pixels than `noise_correlation` takes for noise.
+    """
+    blank = ~planes.unusable & (map_ < _BLANK * width)
+    noise = noise_correlation(image, planes.variance, blank, fwhm)
+    if not np.isfinite(noise):
+        return width
+    n_deep = np.count_nonzero(map_ < -_DEEP * _AGREES * max(noise, 1.0))
+    expected = 0.5 * math.erfc(_DEEP / math.sqrt(2)) * np.count_nonzero(~planes.unusable)
+    return width if n_deep > expected else min(max(noise, 1.0), width)
 
 
 def residual_map(
     image: np.ndarray, planes: MeasurementPlanes, fwhm: float, first: DetectionMap
 ) -> DetectionMap:
-    """The map of an image from which sources were taken off, with the local background as `first`.
+    """The map of an image from which sources were taken off, with background and noise of `first`.
 
     That shows what hides in the sources alone: a new background would follow the misfits.
     """
     filtered = matched_filter(image, planes.variance, planes.unusable, fwhm)
-    return _finished(filtered, planes, first.local, first.dimming)
+    map_, width = _finished(filtered, planes, first.local, first.dimming)
+    return replace(first, values=map_, width=width, sigma=_flux_error(filtered, planes))
 
 
 def _finished(
@@ -90,17 +121,17 @@ def _finished(
     planes: MeasurementPlanes,
     local: Background | None,
     dimming: np.ndarray | None,
-) -> DetectionMap:
+) -> tuple[np.ndarray, float]:
+    """The map and its width."""
     if local is not None:
         filtered.subtract(local)
     map_ = filtered.significance()
     if dimming is not None:
         map_ *= dimming
-    width = noise_width(map_, planes.unusable)
-    return DetectionMap(map_, width, _flux_error(filtered, planes), local, dimming)
+    return map_, map_width(map_, planes.unusable)
 
 
-def noise_width(map_: np.ndarray, exclude: np.ndarray) -> float:
+def map_width(map_: np.ndarray, exclude: np.ndarray) -> float:
     """Width of a map's lower tail where it is not excluded; at least 1."""
     step = max(1, map_.size // _SAMPLES)
     width = tail_width(map_.reshape(-1)[::step][~exclude.reshape(-1)[::step]])

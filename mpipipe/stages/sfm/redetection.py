@@ -21,7 +21,7 @@ from numba import njit
 from mpipipe.data.psf import Psf
 from mpipipe.stages.matched_filter import find_peaks
 from mpipipe.stages.psf_photometry import Pixels, blended_photometry, subtract_sources
-from mpipipe.stages.sfm.detection_map import DetectionMap, noise_width
+from mpipipe.stages.sfm.detection_map import DetectionMap, map_width
 
 _FIT_RADIUS = 2.0
 """FWHM."""
@@ -124,7 +124,7 @@ def redetect(
     """
     ratio = np.empty_like(after.values)
     _over_noise(before.values, after.values, rules.share, ratio)
-    width = noise_width(ratio, unusable)
+    width = map_width(ratio, unusable)
     y, x = find_peaks(ratio, rules.threshold * width, 1)
     y, x = y.astype(np.int64), x.astype(np.int64)
     snr = ratio[y, x].astype(float) / width

@@ -34,6 +34,10 @@ def fit_psfs(
 ) -> None:
     """PSF fluxes of all rows, and positions where they are free; in place.
 
+    A free position settles where noise adds light. The two coordinates raise the expected square of
+    flux over error by 1 each, which is taken off (Portillo, Speagle & Finkbeiner 2020, AJ 159, 165,
+    on what that does to surveys): 3 mmag at SNR 20, 4 % at SNR 5.
+
     Parameters
     ----------
     map_width
@@ -46,7 +50,9 @@ def fit_psfs(
     )
     fit = with_correlated_noise(found, map_width)
     failed = fit["failed"] | ~np.isfinite(fit["flux"])
-    src["psfInstFlux"], src["psfInstFluxErr"] = fit["flux"], fit["flux_error"]
+    flux, error = fit["flux"], fit["flux_error"]
+    src["psfInstFlux"] = np.where(failed, flux, _without_gain(flux, error)) if free else flux
+    src["psfInstFluxErr"] = error
     src["psfChi2"], src["flag_psfFlux"] = fit["chi2"], failed
     if not free:
         return
@@ -56,6 +62,13 @@ def fit_psfs(
     src["xErr"][moved], src["yErr"][moved] = np.sqrt(fit["xx"])[moved], np.sqrt(fit["yy"])[moved]
     src["x_y_Cov"][moved] = fit["xy"][moved]
     src["flag_centroid"][moved] = False
+
+
+def _without_gain(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Fluxes less what free positions gained; those below two errors as they are."""
+    with np.errstate(invalid="ignore"):
+        square = np.square(flux) - 2 * np.square(error)
+        return np.where(flux > 2 * error, np.sqrt(np.maximum(square, 0)), flux)
 
 
 def make_scene(

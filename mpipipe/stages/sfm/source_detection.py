@@ -1,8 +1,9 @@
 """sfm_sourceDetection: peaks and footprints, on the image and on what models leave of it.
 
-The map's threshold is in units of its noise, so that 5 sigma means the same on correlated noise;
-see `mpipipe.stages.sfm.detection_map`. Where there is a PSF, what was found is fitted and taken
-off, and what that uncovers is found next; see `mpipipe.stages.sfm.redetection`.
+The map's threshold is in units of its noise, so that 5 sigma means the same on correlated noise and
+on a sky full of sources too faint to be found; see `mpipipe.stages.sfm.detection_map`. Where there
+is a PSF, what was found is fitted and taken off, and what that uncovers is found next; see
+`mpipipe.stages.sfm.redetection`.
 
 Peaks are connected into footprints by the map of the image itself. Fits go from source to source,
 so a footprint with thousands of peaks takes no more time than as many lone sources; it gets a flag.
@@ -37,7 +38,7 @@ class SourceDetectionConfig(StageConfig):
     """Options of sfm_sourceDetection."""
 
     threshold: float = Field(
-        default=5.0, gt=0, description="least height of a peak in widths of the map"
+        default=5.0, gt=0, description="least height of a peak in units of the map's noise"
     )
     separation: int = Field(
         default=3, ge=1, description="pixels from a peak within which it must be the highest"
@@ -119,8 +120,8 @@ def source_detection(
     """Find peaks above the threshold, of both signs, and set the planes `DETECTIONS`."""
     fwhm = planes.seeing.fwhm if psf.is_guess else psf.fwhm
     first = detection_map(calexp.image, planes, fwhm, config.local_mesh, config.local_mask)
-    y, x = find_peaks(first.values, config.threshold * first.width, config.separation)
-    snr = first.values[y, x].astype(float) / first.width
+    y, x = find_peaks(first.values, config.threshold * first.noise, config.separation)
+    snr = first.values[y, x].astype(float) / first.noise
     peaks = _Peaks(y.astype(np.int64), x.astype(np.int64), snr, np.zeros(len(y), np.int32))
     width = first.width
     if not psf.is_guess:
@@ -132,6 +133,7 @@ def source_detection(
     found = _with_footprints(config, calexp.mask, first, peaks, width, fwhm)
     _mark(calexp.mask, found)
     sdqa.add("sfm.sourceDetection.map_width", width)
+    sdqa.add("sfm.sourceDetection.noise_width", first.noise)
     sdqa.add("sfm.sourceDetection.n_sources", len(found.y))
     sdqa.add("sfm.sourceDetection.n_redetected", int((found.found_in > 0).sum()))
     sdqa.add("sfm.sourceDetection.n_blended", int((found.n_peaks > 1).sum()))
@@ -139,7 +141,7 @@ def source_detection(
     sdqa.add("sfm.sourceDetection.n_streak", int(found.streak.sum()))
     for cause, n in count_doubtful(found, calexp.shape, fwhm, config.threshold).items():
         sdqa.add(f"sfm.sourceDetection.n_doubtful_{cause}", n)
-    sdqa.add("sfm.sourceDetection.depth", 5 * width * first.sigma, "electron")
+    sdqa.add("sfm.sourceDetection.depth", 5 * first.noise * first.sigma, "electron")
     return {"calexp": calexp, "detections": found}
 
 
@@ -181,7 +183,7 @@ def _spoiled(
     fwhm: float,
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Whether positions lie on a trail or a saturated core, which models do not take off."""
-    limit = config.threshold * map_.width
+    limit = config.threshold * map_.noise
     labels, _, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
     streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
     is_streak = np.concatenate([[False], streak])
@@ -201,7 +203,7 @@ def _with_footprints(
     width: float,
     fwhm: float,
 ) -> Detections:
-    limit = config.threshold * map_.width
+    limit = config.threshold * map_.noise
     labels, of_peak, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
     streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
     footprints = spread_footprints(labels, footprints, round(config.grow * fwhm))
@@ -222,7 +224,7 @@ def _mark(mask: np.ndarray, found: Detections) -> None:
 
 def _negative(calexp: Exposure, map_: DetectionMap, config: SourceDetectionConfig) -> int:
     """Count negative peaks and set DETECTED_NEGATIVE."""
-    limit = config.threshold * map_.width
+    limit = config.threshold * map_.noise
     values = -map_.values
     y, x = find_peaks(values, limit, config.separation)
     if len(y):

@@ -1,0 +1,103 @@
+"""The noise of a matched-filter map apart from the light of sources too faint to be found.
+
+A deep sky is never blank: undetected stars and galaxies widen the map like noise, but they are what
+a detection looks for, and not what it has to be told from. The two differ in how they correlate.
+Light has gone through the seeing, so its correlation is as wide as the PSF's with itself, or wider.
+Noise that a detector or a warp has correlated is so over a pixel or two. The covariance of blank
+pixels at larger lags is therefore light, and what small lags have beyond it is noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_TILE = 512
+_TILES = (3, 2)
+"""Tiles of pixels that are looked at, along y and x."""
+_NEAR = 3.0
+"""Lags below which noise correlates, pixels."""
+_FAR = 1.2
+"""Largest lag at which the light's correlation is fitted, FWHM."""
+_LEAST_FWHM = 3.0
+"""Pixels; below it the light's correlation is gone where the noise's is."""
+_LEAST_PIXELS = 50_000
+_SIGMA = 2.354820045
+"""FWHM of a Gaussian over its sigma."""
+
+
+def noise_correlation(
+    image: np.ndarray, variance: np.ndarray, blank: np.ndarray, fwhm: float
+) -> float:
+    """By what the noise of a matched filter is wider than white noise of the pixels' variance.
+
+    Parameters
+    ----------
+    image, variance
+        (ny, nx) float32, electrons and electron^2.
+    blank
+        (ny, nx) bool, pixels without visible sources.
+    fwhm
+        Of the filter, pixels.
+
+    Returns
+    -------
+    float
+        Less than 1 where the variance is overestimated; NaN if too few pixels are blank, or the
+        seeing is too sharp to tell light from noise.
+    """
+    if not fwhm >= _LEAST_FWHM:
+        return float("nan")
+    reach = int(np.ceil(_FAR * fwhm))
+    if min(image.shape) <= 2 * reach:
+        return float("nan")
+    covariance = _covariance(image, variance, blank, reach)
+    if covariance is None:
+        return float("nan")
+    lag = np.arange(-reach, reach + 1)
+    square = np.add.outer(lag**2, lag**2)
+    # The correlation of the filter with itself, which is that of point sources too.
+    filtered = np.exp(-square / (4 * (fwhm / _SIGMA) ** 2))
+    far = (square >= _NEAR**2) & (square <= reach**2)
+    terms = np.stack([filtered[far], np.ones(far.sum())], axis=1)
+    (points, level), *_ = np.linalg.lstsq(terms, covariance[far], rcond=None)
+    near = square < _NEAR**2
+    noise = covariance - points * filtered - level
+    return float(np.sqrt(max(np.sum(noise[near] * filtered[near]), 0.0)))
+
+
+def _covariance(
+    image: np.ndarray, variance: np.ndarray, blank: np.ndarray, reach: int
+) -> np.ndarray | None:
+    """Mean product of two blank pixels, over their sigmas, at lags up to `reach` along y and x."""
+    from scipy.fft import irfft2, next_fast_len, rfft2
+
+    shape = (2 * reach + 1, 2 * reach + 1)
+    products, pairs = np.zeros(shape), np.zeros(shape)
+    for window in _windows(image.shape):
+        known = blank[window] & (variance[window] > 0)
+        if not known.any():
+            continue
+        values = np.zeros(known.shape, np.float32)
+        values[known] = image[window][known] / np.sqrt(variance[window][known])
+        values[known] -= values[known].mean()
+        size = [next_fast_len(n + reach, real=True) for n in known.shape]
+        for sums, one in ((products, values), (pairs, known.astype(np.float32))):
+            sums += _lags(irfft2(np.abs(rfft2(one, size)) ** 2, size), reach)
+    if np.min(pairs) < _LEAST_PIXELS:
+        return None
+    return np.asarray(products / pairs)
+
+
+def _windows(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Evenly spaced tiles that do not overlap."""
+    along = []
+    for length, most in zip(shape, _TILES, strict=True):
+        size = min(_TILE, length)
+        n = min(most, length // size)
+        along.append([slice(k, k + size) for k in np.linspace(0, length - size, n).astype(int)])
+    return [(rows, columns) for rows in along[0] for columns in along[1]]
+
+
+def _lags(circular: np.ndarray, reach: int) -> np.ndarray:
+    """The part of a circular correlation with lags up to `reach`, lag 0 in the middle."""
+    return np.roll(circular, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
