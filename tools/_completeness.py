@@ -108,7 +108,12 @@ def pair(
 
 
 def compare(
-    src: np.ndarray, sources: np.ndarray, mask: np.ndarray, spoiled: np.ndarray, fwhm: float
+    src: np.ndarray,
+    sources: np.ndarray,
+    mask: np.ndarray,
+    spoiled: np.ndarray,
+    fwhm: float,
+    kind: int | None = None,
 ) -> Detected:
     """Compare the rows of one CCD-visit with its truth.
 
@@ -124,6 +129,8 @@ def compare(
         (ny, nx) bool, see `_truth.CcdTruth`.
     fwhm
         Pixels.
+    kind
+        `n_true` and `n_found` count sources of this kind only; None: all.
     """
     ny, nx = mask.shape
     rows = src[_inside(src["x"], src["y"], (ny, nx))]
@@ -140,6 +147,8 @@ def compare(
         if name in (rows.dtype.names or ()):
             excused |= rows[name]
     counted = _inside(true_x, true_y, (ny, nx))
+    if kind is not None:
+        counted &= partners["kind"] == kind
     snr = partners["snr"].astype(float)
     causes = why_false(rows[is_false], partners, mask, spoiled, fwhm)
     judged = ~excused

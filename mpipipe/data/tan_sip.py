@@ -46,11 +46,12 @@ def gnomonic(
     a = np.radians((np.asarray(ra, float) - ra0 + 180.0) % 360.0 - 180.0)
     d, d0 = np.radians(np.asarray(dec, float)), np.radians(dec0)
     difference = np.radians(np.asarray(dec, float) - dec0)
-    turn = 2.0 * np.sin(0.5 * a) ** 2
-    cosine = np.cos(difference) - np.cos(d0) * np.cos(d) * turn
+    cos_d, half = np.cos(d), np.sin(0.5 * a)
+    turn = 2.0 * half**2
+    cosine = np.cos(difference) - np.cos(d0) * cos_d * turn
     cosine = np.where(cosine > 0.0, cosine, np.nan)
-    xi = np.cos(d) * np.sin(a) / cosine
-    eta = (np.sin(difference) + np.sin(d0) * np.cos(d) * turn) / cosine
+    xi = 2.0 * cos_d * half * np.cos(0.5 * a) / cosine
+    eta = (np.sin(difference) + np.sin(d0) * cos_d * turn) / cosine
     return np.degrees(xi), np.degrees(eta)
 
 
@@ -224,20 +225,9 @@ class TanSip:
 
     def _undistorted(self, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(u, v) with u + a(u, v) = f and v + b(u, v) = g; NaN where Newton does not get there."""
-        u, v = f.copy(), g.copy()
-        tolerance = _CONVERGED * (1.0 + np.hypot(f, g))
-        for _ in range(_ROUNDS):
-            rest_u = f - u - polynomial(self.a, u, v)
-            rest_v = g - v - polynomial(self.b, u, v)
-            (fu, fv), (gu, gv) = self._slopes(u, v)
-            determinant = fu * gv - fv * gu
-            step_u = (gv * rest_u - fv * rest_v) / determinant
-            step_v = (fu * rest_v - gu * rest_u) / determinant
-            u, v = u + step_u, v + step_v
-            far = ~(np.hypot(step_u, step_v) <= tolerance) | ~(determinant > 0.0)
-            if not far.any():
-                break
-        return np.where(far, np.nan, u), np.where(far, np.nan, v)
+        u, v = np.empty(np.shape(f)), np.empty(np.shape(g))
+        _undistort(self.a, self.b, np.ravel(f), np.ravel(g), u.reshape(-1), v.reshape(-1))
+        return u, v
 
     def _slopes(
         self, u: np.ndarray, v: np.ndarray
@@ -370,6 +360,46 @@ def _horner(table: np.ndarray, u: np.ndarray, v: np.ndarray, out: np.ndarray) ->
         out[k] = total
 
 
+@njit(cache=True, error_model="numpy")
+def _undistort(
+    a: np.ndarray, b: np.ndarray, f: np.ndarray, g: np.ndarray, out_u: np.ndarray, out_v: np.ndarray
+) -> None:
+    """Newton's method for `TanSip._undistorted`, point by point."""
+    for k in range(len(f)):
+        u, v = f[k], g[k]
+        tolerance = _CONVERGED * (1.0 + np.hypot(u, v))
+        out_u[k] = out_v[k] = np.nan
+        for _ in range(_ROUNDS):
+            au, a_u, a_v = _with_slopes(a, u, v)
+            bv, b_u, b_v = _with_slopes(b, u, v)
+            rest_u, rest_v = f[k] - u - au, g[k] - v - bv
+            determinant = (1.0 + a_u) * (1.0 + b_v) - a_v * b_u
+            step_u = ((1.0 + b_v) * rest_u - a_v * rest_v) / determinant
+            step_v = ((1.0 + a_u) * rest_v - b_u * rest_u) / determinant
+            u, v = u + step_u, v + step_v
+            if not np.isfinite(u + v):
+                break
+            if np.hypot(step_u, step_v) <= tolerance and determinant > 0.0:
+                out_u[k], out_v[k] = u, v
+                break
+
+
+@njit(cache=True)
+def _with_slopes(table: np.ndarray, u: float, v: float) -> tuple[float, float, float]:
+    """A polynomial as `polynomial` has it, and its derivatives by u and v."""
+    n = len(table)
+    total = by_u = by_v = 0.0
+    for p in range(n - 1, -1, -1):
+        inner = slope = 0.0
+        for q in range(n - 1 - p, -1, -1):
+            slope = slope * v + inner
+            inner = inner * v + table[p, q]
+        by_u = by_u * u + total
+        total = total * u + inner
+        by_v = by_v * u + slope
+    return total, by_u, by_v
+
+
 def _terms(order: int) -> list[tuple[int, int]]:
     return [(p, degree - p) for degree in range(order + 1) for p in range(degree, -1, -1)]
 
@@ -386,9 +416,10 @@ def _derivatives(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _root(xi: np.ndarray, eta: np.ndarray) -> tuple[float, float]:
     """Where both polynomials vanish, by Newton's method from the centre."""
     at = np.zeros(2)
+    tables = [np.ascontiguousarray(c, float) for c in (xi, eta)]
     for _ in range(_ROUNDS):
-        value = np.array([polynomial(c, *at) for c in (xi, eta)])
-        slope = np.array([[polynomial(d, *at) for d in _derivatives(c)] for c in (xi, eta)])
+        found = np.array([_with_slopes(table, at[0], at[1]) for table in tables])
+        value, slope = found[:, 0], found[:, 1:]
         if not np.isfinite(slope).all() or np.linalg.det(slope) == 0.0:
             raise ValueError("the WCS is singular")
         step = np.linalg.solve(slope, value)

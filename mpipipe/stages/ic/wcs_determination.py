@@ -141,13 +141,9 @@ def wcs_determination(
         warnings.append(f"{solution.n_used} reference stars only move the header's WCS")
     _record(sdqa, solution)
     matches = match_rows(
-        icSrc[stars.row[source]],
-        reference,
-        placed,
-        stars.reference_row[star],
-        found.fit.wcs,
+        icSrc, stars.row[source], reference, placed, stars.reference_row[star], found.fit.wcs,
         info.band,
-    )
+    )  # fmt: skip
     return {"wcs_solution": solution, "icMatch": matches, "icSrc": icSrc}
 
 
@@ -210,11 +206,9 @@ def all_stars(icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray) -> Star
     flux = np.where(np.isfinite(flux), flux, icSrc["apInstFlux"][row])
     flux = np.where(np.isfinite(flux), flux, -np.inf)
     row = row[np.lexsort((-icSrc["snr"][row].astype(float), -flux))]
-    sources = icSrc[row]
-    error = position_errors(sources)
     sky_error = np.sqrt(0.5 * (placed.ra_error**2 + placed.dec_error**2))
     return Stars(
-        sources["x"], sources["y"], error,
+        icSrc["x"][row], icSrc["y"][row], position_errors(icSrc)[row],
         placed.ra[order], placed.dec[order], sky_error[order], row, order,
     )  # fmt: skip
 
@@ -276,16 +270,17 @@ def is_pointlike(sources: np.ndarray) -> np.ndarray:
 
 
 def match_rows(
-    sources: np.ndarray,
+    icSrc: np.ndarray,
+    row: np.ndarray,
     reference: ReferenceStars,
     placed: PlacedStars,
     star: np.ndarray,
     wcs: TanSip,
     band: str,
 ) -> np.ndarray:
-    """Rows of icMatch for sources and the rows of their reference stars, in the sources' order."""
-    order = np.argsort(sources["id"], kind="stable")
-    sources, star = sources[order], star[order]
+    """Rows of icMatch for rows of icSrc and of their reference stars, in the order of ids."""
+    order = np.argsort(icSrc["id"][row], kind="stable")
+    sources, star = icSrc[row[order]], star[order]
     rows = ICMATCH.empty(len(sources))
     for name in ("id", "visit", "ccdNumber"):
         rows[name] = sources[name]

@@ -427,10 +427,11 @@ def _finished(pairs: _Pairs, fit: _Polynomials) -> WcsFit:
 def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
     """Coefficients that outliers hardly move: least absolute deviations by reweighting."""
     variance = pairs.sigma**2
-    coefficients = _weighted(design, pairs.plane, variance)
+    coefficients = _weighted(design, pairs.plane, variance, is_final=False)
     for _ in range(_START_ROUNDS):
         off = np.hypot(*(pairs.plane - design @ coefficients).T)
-        now = _weighted(design, pairs.plane, pairs.sigma * np.maximum(off, pairs.sigma))
+        weakened = pairs.sigma * np.maximum(off, pairs.sigma)
+        now = _weighted(design, pairs.plane, weakened, is_final=False)
         change = float(np.abs(now - coefficients).max())
         coefficients = now
         if change < _SETTLED * float(np.median(pairs.sigma)):
@@ -438,11 +439,15 @@ def _start(design: np.ndarray, pairs: _Pairs) -> np.ndarray:
     return coefficients
 
 
-def _weighted(design: np.ndarray, values: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Weighted least squares by the normal equations, refined once: as good as by QR here."""
+def _weighted(
+    design: np.ndarray, values: np.ndarray, variance: np.ndarray, *, is_final: bool = True
+) -> np.ndarray:
+    """Weighted least squares by the normal equations; a final one is refined, as good as by QR."""
     weighted = (design / variance[:, None]).T
     inverse = _inverted(weighted @ design)
     coefficients = inverse @ (weighted @ values)
+    if not is_final:
+        return np.asarray(coefficients)
     return np.asarray(coefficients + inverse @ (weighted @ (values - design @ coefficients)))
 
 
@@ -472,7 +477,7 @@ def _held_out(pairs: _Pairs, fit: _Polynomials, judged: np.ndarray, folds: int) 
     for k in range(folds):
         rest = (pairs.fold != k) & judged
         held = pairs.fold == k
-        coefficients = _weighted(design[rest], pairs.plane[rest], variance[rest])
+        coefficients = _weighted(design[rest], pairs.plane[rest], variance[rest], is_final=False)
         off[held] = pairs.plane[held] - design[held] @ coefficients
     return off
 

@@ -120,7 +120,7 @@ def wcs_verification(
         return unchanged
     order = brightest_first(reference, calexp.info.band)
     stars = all_stars(icSrc, placed_stars(reference, calexp), order)
-    clean = clean_sources(icSrc[stars.row])
+    clean = clean_sources(icSrc)[stars.row]
     verdict = verify(config, wcs_solution, stars, clean, calexp.shape, pixel_scale)
     for name, (value, unit) in verdict.metrics.items():
         sdqa.add(f"ic.wcsVerification.{name}", value, unit)
