@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from mpipipe.data.background import Background
-
 _CLIP = 4.0
 _SAMPLES = 400_000
 
@@ -45,18 +43,23 @@ class FilterMap:
         _significance(self.numerator, self.weight, out)
         return out
 
-    def subtract(self, surface: Background) -> None:
-        """Take a surface off the filtered image, in place.
+    def significance_above(self, surface: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """The map S with a surface taken off the filtered image, whose photons count as noise.
 
         Exact where the surface is smooth on the scale of P, but for a share of the surface at
         pixels whose neighbours are excluded.
+
+        Parameters
+        ----------
+        surface
+            (ny, nx) float32, electrons, >= 0.
+        variance
+            (ny, nx) float32, electron^2 without the surface's light.
         """
+        out = np.empty_like(self.numerator)
         ratio = np.float32(self.ratio)
-        for first, band in surface.bands():
-            rows = slice(first, first + len(band))
-            band *= self.weight[rows]
-            band *= ratio
-            self.numerator[rows] -= band
+        _significance_above(self.numerator, self.weight, surface, variance, ratio, out)
+        return out
 
 
 def gaussian_taps(fwhm: float) -> np.ndarray:
@@ -86,9 +89,19 @@ def matched_filter(
     squares = taps * taps
     numerator = np.empty_like(image)
     weight = np.empty_like(image)
-    _filter(image, variance, exclude, taps, squares, numerator, weight)
+    _filter(image, variance, exclude, taps, numerator)
+    _filter(None, variance, exclude, squares, weight)
     ratio = 1 / float(squares.sum(dtype=float)) ** 2
     return FilterMap(numerator, weight, ratio)
+
+
+def filter_again(
+    like: FilterMap, image: np.ndarray, variance: np.ndarray, exclude: np.ndarray, fwhm: float
+) -> FilterMap:
+    """What `matched_filter` gives, of another image with all else as `like` was made with."""
+    numerator = np.empty_like(image)
+    _filter(image, variance, exclude, gaussian_taps(fwhm), numerator)
+    return FilterMap(numerator, like.weight, like.ratio)
 
 
 def robust_width(values: np.ndarray) -> float:
@@ -166,36 +179,31 @@ def _sum_rows(
 
 @njit(cache=True, error_model="numpy")
 def _filter(
-    image: np.ndarray,
+    image: np.ndarray | None,
     variance: np.ndarray,
     exclude: np.ndarray,
     taps: np.ndarray,
-    squares: np.ndarray,
-    numerator: np.ndarray,
-    weight: np.ndarray,
+    out: np.ndarray,
 ) -> None:
-    """Fill `numerator` and `weight` of a `FilterMap`, row by row through two rings of rows."""
-    ny, nx = image.shape
+    """Sum image / variance (1 / variance without an image) with `taps`, through a ring of rows."""
+    ny, nx = variance.shape
     n_taps = len(taps)
     half = n_taps // 2
-    data = np.zeros((n_taps, nx), np.float32)
-    inverse = np.zeros((n_taps, nx), np.float32)
+    ring = np.zeros((n_taps, nx), np.float32)
     padded = np.zeros(nx + 2 * half, np.float32)
     zero, one = np.float32(0), np.float32(1)
     for y in range(ny + half):
-        slot = y % n_taps
-        if y < ny:
+        row = ring[y % n_taps]
+        if y >= ny:
+            row[:] = zero
+        elif image is None:
             for x in range(nx):
-                w = zero if exclude[y, x] else one / variance[y, x]
-                inverse[slot, x] = w
-                data[slot, x] = zero if exclude[y, x] else image[y, x] * w
+                row[x] = zero if exclude[y, x] else one / variance[y, x]
         else:
-            inverse[slot] = zero
-            data[slot] = zero
+            for x in range(nx):
+                row[x] = zero if exclude[y, x] else image[y, x] / variance[y, x]
         if y >= half:
-            first = (y + 1) % n_taps  # the oldest row
-            _sum_rows(data, first, taps, padded, numerator[y - half])
-            _sum_rows(inverse, first, squares, padded, weight[y - half])
+            _sum_rows(ring, (y + 1) % n_taps, taps, padded, out[y - half])  # from the oldest row
 
 
 @njit(cache=True, error_model="numpy")
@@ -207,6 +215,26 @@ def _significance(numerator: np.ndarray, weight: np.ndarray, out: np.ndarray) ->
         for x in range(nx):
             # Without any weight the numerator is 0 too.
             out[y, x] = numerator[y, x] / np.sqrt(max(weight[y, x], tiny))
+
+
+@njit(cache=True, error_model="numpy")
+def _significance_above(
+    numerator: np.ndarray,
+    weight: np.ndarray,
+    surface: np.ndarray,
+    variance: np.ndarray,
+    ratio: np.float32,
+    out: np.ndarray,
+) -> None:
+    """(numerator - ratio * weight * surface) / sqrt(weight), times sqrt(sky / (sky + surface))."""
+    ny, nx = weight.shape
+    zero, one, tiny = np.float32(0), np.float32(1), np.float32(1e-30)
+    for y in range(ny):
+        for x in range(nx):
+            w, level = max(weight[y, x], tiny), surface[y, x]
+            sky = max(variance[y, x], zero)
+            share = sky / (sky + level) if sky > zero else one
+            out[y, x] = (numerator[y, x] - ratio * weight[y, x] * level) * np.sqrt(share / w)
 
 
 @njit(cache=True)

@@ -14,7 +14,10 @@ from scipy import ndimage
 
 from mpipipe.data.background import Background, cell_edges
 
-_BINS = 1024
+_BINS = (256, 1024)
+"""Of the histogram: of cells up to `_SMALL` pixels, whose levels scatter by more than such a bin
+can blur, and of larger ones."""
+_SMALL = 2048
 _REACH = 6.0
 """Half width of the histogram in first-guess sigmas."""
 
@@ -94,7 +97,8 @@ def _cells(
     for i in range(len(x_edges) - 1):
         largest_x = max(largest_x, x_edges[i + 1] - x_edges[i])
     values = np.empty(largest_y * largest_x, np.float32)
-    counts = np.empty(_BINS, np.int64)
+    n_bins = _BINS[0] if len(values) <= _SMALL else _BINS[1]
+    counts = np.empty(n_bins, np.int64)
     for j in range(len(y_edges) - 1):
         for i in range(len(x_edges) - 1):
             n = 0
@@ -111,11 +115,11 @@ def _cells(
             if width <= 0:
                 level[j, i], sigma[j, i] = centre, 0.0
                 continue
-            start, step = centre - _REACH * width, 2 * _REACH * width / _BINS
+            start, step = centre - _REACH * width, 2 * _REACH * width / n_bins
             counts[:] = 0
             for k in range(n):
                 place = (values[k] - start) / step
-                if 0 <= place < _BINS:
+                if 0 <= place < n_bins:
                     counts[int(place)] += 1
             level[j, i], sigma[j, i] = _histogram_level(counts, start, step)
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpipipe.data.background import Background
-from mpipipe.stages.matched_filter import FilterMap, matched_filter, tail_width
+from mpipipe.stages.matched_filter import FilterMap, filter_again, matched_filter, tail_width
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.mesh import mesh_background
 from mpipipe.stages.sfm.noise_correlation import noise_correlation
@@ -45,17 +44,17 @@ class DetectionMap:
     sigma
         Median standard error of the filter's flux, electrons; NaN if no pixel is usable.
     local
-        The local background; None if there is none.
-    dimming
-        (ny, nx) float32, what its light lowers the map by; None without.
+        (ny, nx) float32, the local background, electrons; None if there is none.
+    filtered
+        What it was made of.
     """
 
     values: np.ndarray
     width: float
     noise: float
     sigma: float
-    local: Background | None
-    dimming: np.ndarray | None
+    local: np.ndarray | None
+    filtered: FilterMap
 
 
 def detection_map(
@@ -75,17 +74,21 @@ def detection_map(
         Height, in widths, of pixels that the local background leaves out.
     """
     filtered = matched_filter(image, planes.variance, planes.unusable, fwhm)
-    map_ = filtered.significance()
-    local = None
+    map_, local = filtered.significance(), None
     if mesh:
         exclude = planes.unusable | (map_ > bright * map_width(map_, planes.unusable))
-        local, filled = mesh_background(image, exclude, mesh)
-        local.values[:] = np.maximum(local.values, 0)  # holes are those of noise
-        local = local if filled < 1.0 else None
-    dimming = None if local is None else _dimming(planes.variance, local)
-    map_, width = _finished(filtered, planes, local, dimming)
+        local = _local_light(image, exclude, mesh)
+    if local is not None:
+        map_ = filtered.significance_above(local, planes.variance)
+    width = map_width(map_, planes.unusable)
     noise = _noise(map_, width, image, planes, fwhm)
-    return DetectionMap(map_, width, noise, _flux_error(filtered, planes), local, dimming)
+    return DetectionMap(map_, width, noise, _flux_error(filtered, planes), local, filtered)
+
+
+def _local_light(image: np.ndarray, exclude: np.ndarray, mesh: int) -> np.ndarray | None:
+    """The local background where it is above 0, as holes are those of noise; None without any."""
+    found, filled = mesh_background(image, exclude, mesh)
+    return np.maximum(found.image(), 0) if filled < 1.0 else None
 
 
 def _noise(
@@ -111,24 +114,12 @@ def residual_map(
 
     That shows what hides in the sources alone: a new background would follow the misfits.
     """
-    filtered = matched_filter(image, planes.variance, planes.unusable, fwhm)
-    map_, width = _finished(filtered, planes, first.local, first.dimming)
-    return replace(first, values=map_, width=width, sigma=_flux_error(filtered, planes))
-
-
-def _finished(
-    filtered: FilterMap,
-    planes: MeasurementPlanes,
-    local: Background | None,
-    dimming: np.ndarray | None,
-) -> tuple[np.ndarray, float]:
-    """The map and its width."""
-    if local is not None:
-        filtered.subtract(local)
-    map_ = filtered.significance()
-    if dimming is not None:
-        map_ *= dimming
-    return map_, map_width(map_, planes.unusable)
+    filtered = filter_again(first.filtered, image, planes.variance, planes.unusable, fwhm)
+    if first.local is None:
+        map_ = filtered.significance()
+    else:
+        map_ = filtered.significance_above(first.local, planes.variance)
+    return replace(first, values=map_, width=map_width(map_, planes.unusable), filtered=filtered)
 
 
 def map_width(map_: np.ndarray, exclude: np.ndarray) -> float:
@@ -143,16 +134,3 @@ def _flux_error(filtered: FilterMap, planes: MeasurementPlanes) -> float:
     weight = filtered.weight.reshape(-1)[::step]
     weight = weight[~planes.unusable.reshape(-1)[::step] & (weight > 0)]
     return float(1 / np.sqrt(np.median(weight))) if weight.size else float("nan")
-
-
-def _dimming(variance: np.ndarray, local: Background) -> np.ndarray:
-    """What the map is lowered by where the local background's own photons add noise."""
-    factor = np.empty(variance.shape, np.float32)
-    for first, band in local.bands():
-        rows = slice(first, first + len(band))
-        sky = variance[rows]
-        np.maximum(band, 0, out=band)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = np.where(sky > 0, sky / (sky + band), np.float32(1))
-        np.sqrt(share, out=factor[rows])
-    return factor
