@@ -24,7 +24,7 @@ from mpipipe.data.aperture_correction import ApertureCorrection
 from mpipipe.data.ccd_polynomial import MAX_ORDER, CcdPolynomial, n_terms, terms
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.ic.psf_flux_systematic import USUAL_SHARE, psf_flux_systematic
+from mpipipe.stages.ic.psf_flux_systematic import psf_flux_systematic
 from mpipipe.stages.ic.robust_fit import MAD_TO_SIGMA, LinearFit, least_squares, robust_fit
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -92,7 +92,9 @@ def fallback(
 ) -> Mapping[str, Any]:
     """A factor of 1, with an error."""
     unknown = ApertureCorrection.unknown(config.unknown_error, psf.shape)
-    return {"aperture_correction": unknown, "psf_systematic": USUAL_SHARE, "icSrc": icSrc}
+    return {
+        "aperture_correction": unknown, "psf_systematic": _systematic(icSrc), "icSrc": icSrc,
+    }  # fmt: skip
 
 
 @stage(
@@ -130,7 +132,7 @@ def ap_correct(
     sdqa.add("ic.apCorrect.variation", _variation(correction))
     sdqa.add("ic.apCorrect.scatter", fit.scatter)
     sdqa.add("ic.apCorrect.sky", fit.sky, "electron")
-    systematic = _systematic(stars, correction, fit.sky)
+    systematic = _systematic(rows)
     sdqa.add("ic.apCorrect.psf_flux_systematic", systematic)
     return {"aperture_correction": correction, "psf_systematic": systematic, "icSrc": rows}
 
@@ -265,14 +267,10 @@ class _Ratios:
         return total / len(place)
 
 
-def _systematic(stars: np.ndarray, correction: ApertureCorrection, sky: float) -> float:
-    """Share of PSF fluxes that is in no noise, by the stars that the PSF was not made of."""
-    unseen = stars[~stars["calib_psf_used"]]
-    aperture, psf = (
-        (unseen[f"{kind}InstFlux"], unseen[f"{kind}InstFluxErr"]) for kind in ("ap", "psf")
-    )
-    factor, _ = correction.at(unseen["x"], unseen["y"])
-    return psf_flux_systematic(aperture, psf, factor, sky).share
+def _systematic(rows: np.ndarray) -> float:
+    """Share of PSF fluxes that is in no noise, by the stars that the PSF was made of."""
+    stars = rows[rows["calib_psf_used"]]
+    return psf_flux_systematic(stars["psfInstFlux"] / stars["psfInstFluxErr"])
 
 
 def _variation(correction: ApertureCorrection) -> float:

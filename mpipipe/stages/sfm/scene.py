@@ -17,7 +17,7 @@ from mpipipe.stages.psf_photometry import (
 from mpipipe.stages.sfm.apertures import noise_factors
 from mpipipe.stages.sfm.measurement import Scene
 
-FIT_RADIUS = 2.0
+FIT_RADIUS = 1.25
 """Radius in FWHM inside which PSF fluxes are fitted."""
 
 
