@@ -13,6 +13,8 @@ from scipy.spatial import cKDTree
 from mpipipe.data.photo_calib import MAG_PER_RELATIVE, NANOJANSKY_ZERO_POINT
 
 GALAXY = 1
+GLARE, WINGS = 10.0, 8.0
+"""A lone star has no source of so many times its light within so many FWHM."""
 EDGE = 8.0
 """Pixels from an edge within which no galaxy is judged."""
 
@@ -45,15 +47,27 @@ class Magnitudes:
 
 
 def lone_stars(truth: CcdTruth, src: np.ndarray) -> Magnitudes:
-    """Whole stars that were measured without a flag, and have the calibration aperture alone.
+    """Whole stars that were measured without a flag and stand alone.
 
-    There no other source gives more than 5 % of their light.
+    No other source gives more than 5 % of their light in the calibration aperture, and none of ten
+    times their light is so near that its wings reach there.
     """
     good = src[~(src["flag_saturated"] | src["flag_bad"] | src["flag_psfFlux"])]
     chosen = _truth.isolated_stars(truth, CALIBRATION, 0.05)
-    chosen = chosen[truth.sources["snr"][chosen] > 5]
+    chosen = chosen[(truth.sources["snr"][chosen] > 5) & ~_in_glare(truth)[chosen]]
     measured, true = _truth.matched(good["x"], good["y"], truth, chosen, 0.5 * truth.fwhm)
     return Magnitudes(good[measured], truth.sources[true])
+
+
+def _in_glare(truth: CcdTruth) -> np.ndarray:
+    """Which sources have one of `GLARE` times their light within `WINGS` FWHM."""
+    true = truth.sources
+    place = np.stack([true["x"], true["y"]], axis=1)
+    near = cKDTree(place).query_pairs(WINGS * truth.fwhm, output_type="ndarray")
+    glared = np.zeros(len(true), bool)
+    for one, other in (near.T, near.T[::-1]):
+        glared[one[true["flux"][other] > GLARE * true["flux"][one]]] = True
+    return glared
 
 
 def galaxies(truth: CcdTruth, src: np.ndarray) -> Magnitudes:
