@@ -39,7 +39,8 @@ class Detections:
     streak
         For each footprint: whether it is a trail.
     width
-        Width of the matched-filter map: 1 for white noise, more for correlated noise.
+        What errors of matched fluxes are in units of those of white noise: 1 or more, where noise
+        is correlated and where faint sources crowd.
     """
 
     y: np.ndarray

@@ -130,7 +130,10 @@ def source_detection(
         warnings.append(f"{len(peaks.y)} detections: the {MAX_SOURCES} most significant are kept")
         peaks = peaks.only(np.argsort(-peaks.snr, kind="stable")[:MAX_SOURCES])
     peaks = peaks.only(np.lexsort((peaks.x, peaks.y)))
-    found = _with_footprints(config, calexp.mask, first, peaks, width, fwhm)
+    width = max(width, first.noise)
+    # Undetected sources disturb a flux, but half of what they do, nearly, is the same at every visit.
+    scatter = float(np.hypot(first.noise, width) / np.sqrt(2))
+    found = _with_footprints(config, calexp.mask, first, peaks, scatter, fwhm)
     _mark(calexp.mask, found)
     sdqa.add("sfm.sourceDetection.map_width", width)
     sdqa.add("sfm.sourceDetection.noise_width", first.noise)
@@ -200,7 +203,7 @@ def _with_footprints(
     mask: np.ndarray,
     map_: DetectionMap,
     peaks: _Peaks,
-    width: float,
+    scatter: float,
     fwhm: float,
 ) -> Detections:
     limit = config.threshold * map_.noise
@@ -210,7 +213,7 @@ def _with_footprints(
     saturated = near_saturated(mask, peaks.y, peaks.x, fwhm)
     return Detections(
         peaks.y, peaks.x, peaks.snr, peaks.found_in, saturated, of_peak, footprints, labels,
-        streak, width,
+        streak, scatter,
     )  # fmt: skip
 
 
