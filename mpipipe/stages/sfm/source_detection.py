@@ -131,7 +131,7 @@ def source_detection(
         peaks = peaks.only(np.argsort(-peaks.snr, kind="stable")[:MAX_SOURCES])
     peaks = peaks.only(np.lexsort((peaks.x, peaks.y)))
     width = max(width, first.noise)
-    # Undetected sources disturb a flux, but half of what they do, nearly, is the same at every visit.
+    # Undetected sources disturb a flux; nearly half of what they do is the same at every visit.
     scatter = float(np.hypot(first.noise, width) / np.sqrt(2))
     found = _with_footprints(config, calexp.mask, first, peaks, scatter, fwhm)
     _mark(calexp.mask, found)
