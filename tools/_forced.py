@@ -27,9 +27,8 @@ ALONE = 2.0
 SNR_BINS = (0.3, 1.0, 2.0, 5.0, 20.0)
 MOST_BIAS, MOST_WIDTH = 0.05, 1.1
 """Targets of the mean pull and of the pulls' width."""
-_BLANK = 10**12
-"""Ids from here on are places where nothing may stand."""
-_N_BLANK = 20_000
+_N_BLANK = 5_000
+"""Places that are sources of nothing; their ids are below 0."""
 
 
 def positions(sim: Path, folder: Path, seed: int = 1) -> Path:
@@ -49,7 +48,7 @@ def positions(sim: Path, folder: Path, seed: int = 1) -> Path:
     blank = np.zeros(_N_BLANK)
     columns = {name: np.append(values, blank) for name, values in columns.items()}
     columns |= {
-        "id": np.append(np.array(objects["id"], np.int64), _BLANK + np.arange(_N_BLANK)),
+        "id": np.append(np.array(objects["id"], np.int64), -1 - np.arange(_N_BLANK)),
         "ra": np.append(ra, rng.uniform(ra.min(), ra.max(), _N_BLANK)),
         "dec": np.append(dec, rng.uniform(dec.min(), dec.max(), _N_BLANK)),
         "epoch": np.full(len(ra) + _N_BLANK, float(survey["mjd"])),
@@ -99,7 +98,7 @@ def _pulls(
     flux = np.where(known, 10 ** (0.4 * (NANOJANSKY_ZERO_POINT - sources["mag"][number])), 0.0)
     pull = (rows["psfFlux"] - flux) / rows["psfFluxErr"]
     star = known & (sources["kind"][number] == STAR)
-    blank = (rows["objectId"] >= _BLANK) & alone
+    blank = (rows["objectId"] < 0) & alone
     return pull[blank], sources["snr"][number[star]], pull[star], alone[star]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from _forced import _BLANK, _mean, _pulls
+from _forced import _mean, _pulls
 
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
 
@@ -36,10 +36,10 @@ def test_pulls_by_what_stands_there() -> None:
         (3, 100, 100, TRUE - 10.0),
         (4, 104, 100, TRUE),
         (5, 150, 50, TRUE),
-        (_BLANK, 20, 150, 30.0),
-        (_BLANK + 1, 52, 50, 99.0),  # something stands there
-        (_BLANK + 2, 160, 61, 99.0),  # a satellite
-        (_BLANK + 3, 20, 20, np.nan),
+        (-1, 20, 150, 30.0),
+        (-2, 52, 50, 99.0),  # something stands there
+        (-3, 160, 61, 99.0),  # a satellite
+        (-4, 20, 20, np.nan),
     ]
     rows = FORCED_SRC.empty(len(given))
     for row, (number, x, y, flux) in zip(rows, given, strict=True):
