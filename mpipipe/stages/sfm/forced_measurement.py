@@ -41,6 +41,8 @@ _SAME_SOURCE = 0.5
 """Distance in FWHM below which a detection is what stands at a position."""
 _SAME_PLACE = 0.1
 """Distance in FWHM below which two positions have no fluxes of their own."""
+_BLENDED = 2.0
+"""Distance in FWHM below which two are flagged as a blend."""
 _CLOSE = 1.2
 """Distance in FWHM below which fluxes are solved at once."""
 
@@ -224,11 +226,12 @@ def _fit(
 def _flag_places(rows: np.ndarray, fitted: np.ndarray, calexp: Exposure, fwhm: float) -> None:
     """Flags of edges, neighbours and trails; in place."""
     ny, nx = calexp.shape
-    x, y, radius = rows["x"], rows["y"], FIT_RADIUS * fwhm
-    rows["flag_edge"] = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) < radius
+    x, y = rows["x"], rows["y"]
+    room = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y))
+    rows["flag_edge"] = room < FIT_RADIUS * fwhm
     if len(fitted) > 1:
         distance, _ = _tree(fitted).query(_at(rows), k=2)
-        rows["flag_blended"] = distance[:, 1] < radius
+        rows["flag_blended"] = distance[:, 1] < _BLENDED * fwhm
     near = planes_near(calexp.mask, y, x, fwhm)
     rows["flag_streak"] = is_set(near, ("STREAK", "DETECTED_STREAK"))
 

@@ -23,8 +23,8 @@ _POSITION: tuple[Column, ...] = (
     Column("sourceId", "i8", "", "id of the nearest source of src within half a FWHM; -1: none",
            "meta.id.cross"),
     Column("flag_edge", "?", "", "closer to an edge than the radius of the PSF fit", "meta.code"),
-    Column("flag_blended", "?", "", "another position or source is closer than the radius of the "
-           "PSF fit; their fluxes were fitted together", "meta.code"),
+    Column("flag_blended", "?", "", "another position or source is closer than 2 FWHM; their "
+           "fluxes were fitted together", "meta.code"),
     Column("flag_shared", "?", "", "another position is closer than 0.1 FWHM: both have all of the "
            "light", "meta.code"),
     Column("flag_streak", "?", "", "on a satellite or aircraft trail", "meta.code"),
