@@ -36,10 +36,13 @@ def from_run(run: Path, refcat: Path) -> dict[str, Any]:
 
 
 def placed(made: dict[str, Any], run: Path, refcat: Path) -> list[Check]:
-    """How the frames of a night agree, and what the run makes of the catalogue."""
+    """How the frames of a night agree, and what the run makes of the catalogue.
+
+    The run goes on with it, and measures also where its stars stand.
+    """
     from astropy.io import fits
 
-    mpipipe("run", "-q", "--resume", run, "--refcat", refcat)
+    mpipipe("run", "-q", "--resume", run, "--refcat", refcat, "--forced", refcat)
     headers = [fits.getheader(path) for path in sorted(run.glob("calexp/*/calexp-*.fits"))]
     relative = [head for head in headers if head.get("WCSREL") and head.get("MAGREL")]
     frames = made["frames"]

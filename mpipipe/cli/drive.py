@@ -29,6 +29,7 @@ def start(
     camera: str | None,
     calibs: Path | None,
     refcat: Path | None = None,
+    forced: Path | None = None,
     config: Path | None,
     assignments: list[str] | None,
     costs: Path | None = None,
@@ -47,7 +48,7 @@ def start(
     from mpipipe.store.layout import RunLayout
 
     request = Request(
-        raw, camera, calibs, config, tuple(assignments or ()), goal, costs, refcat=refcat
+        raw, camera, calibs, config, tuple(assignments or ()), goal, costs, refcat, forced
     )
     layout = RunLayout.at(output)
     _carry_out(layout, lambda: make_run(request, layout), None, quiet=quiet, as_json=as_json)
@@ -58,6 +59,7 @@ def resume(
     *others: object,
     assignments: list[str] | None = None,
     refcat: Path | None = None,
+    forced: Path | None = None,
     verify: str = "sampled",
     force: bool = False,
     dry_run: bool = False,
@@ -69,7 +71,7 @@ def resume(
         raise ConfigError(
             "--resume takes none of RAW, -o, --camera, --calibs, --config and --costs: "
             "the run folder knows them",
-            way_out="--set changes an option, --refcat the reference catalogue; for anything else "
+            way_out="--set changes an option, --refcat and --forced a catalogue; for anything else "
             "start a run in a new folder",
         )
     if verify not in ("sampled", "all"):
@@ -79,7 +81,7 @@ def resume(
     from mpipipe.store.layout import RunLayout
 
     layout = RunLayout.at(folder)
-    asked = Resume(tuple(assignments or ()), force, verify == "all", refcat)
+    asked = Resume(tuple(assignments or ()), force, verify == "all", refcat, forced)
     if dry_run:
         for line in describe(layout, asked):
             typer.echo(line)

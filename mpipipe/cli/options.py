@@ -31,6 +31,14 @@ RefcatOption = Annotated[
         "--refcat", metavar="D", help="Reference catalogue made by `mpipipe refcat ingest`."
     ),
 ]
+ForcedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--forced",
+        metavar="D",
+        help="Measure also at the positions of this catalogue, made by `mpipipe refcat ingest`.",
+    ),
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="F", help="Configuration file (TOML).")
 ]

@@ -15,6 +15,7 @@ from mpipipe.cli.options import (
     CameraOption,
     ConfigOption,
     CostsOption,
+    ForcedOption,
     JsonOption,
     RawArgument,
     RefcatOption,
@@ -32,6 +33,7 @@ def plan(
     camera: CameraOption = None,
     calibs: CalibsOption = None,
     refcat: RefcatOption = None,
+    forced: ForcedOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     costs: CostsOption = None,
@@ -68,6 +70,7 @@ def plan(
         tuple(assignments or ()),
         costs=costs,
         refcat=refcat,
+        forced=forced,
     )
     made, options, found = prepare(request, RunLayout.at("RUN"))
     prediction = predict(made, found.camera, ranks, request.cost_model())

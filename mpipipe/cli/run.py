@@ -14,6 +14,7 @@ from mpipipe.cli.options import (
     CostsOption,
     DryRunOption,
     DurabilityOption,
+    ForcedOption,
     ForceOption,
     IntervalOption,
     JsonOption,
@@ -38,6 +39,7 @@ def run(
     camera: CameraOption = None,
     calibs: CalibsOption = None,
     refcat: RefcatOption = None,
+    forced: ForcedOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     costs: CostsOption = None,
@@ -54,7 +56,8 @@ def run(
     When RAW holds bias, dark or flat frames and no --calibs are given, the masters are built
     from them before the visits are touched. With --refcat exposures get a WCS and a zero point of
     its stars. Products of a visit and CCD: calexp (image, mask, variance), psf, bkgd, and their
-    rows in catalogs/src.h5, icSrc.h5, icMatch.h5, snapsrc.h5 and sdqa.h5.
+    rows in catalogs/src.h5, icSrc.h5, icMatch.h5, snapsrc.h5 and sdqa.h5; with --forced also in
+    forcedSrc.h5: what there is at the positions of a catalogue, detected or not.
 
     Under `mpirun --with-ft ulfm --mca async_mpi_finalize 1` (Open MPI 5) the run survives the
     loss of any rank; under other launchers go on with --resume after one.
@@ -65,7 +68,7 @@ def run(
     --resume goes on with a run after anything that ended it, at any number of ranks. With --set
     it does again what the changed options concern: after a change of ic or sfm the pixels of the
     calexp stay and only what is measured on them is measured again; so it does with another
-    --refcat. --dry-run tells what would be done.
+    --refcat or --forced. --dry-run tells what would be done.
 
     \b
     Examples:
@@ -74,6 +77,7 @@ def run(
       mpirun --with-ft ulfm --mca async_mpi_finalize 1 -n 8 mpipipe run RAW -o RUN
       mpirun -n 4 mpipipe run --resume RUN
       mpipipe run --resume RUN --refcat REFCAT
+      mpipipe run --resume RUN --forced POSITIONS
       mpipipe run --resume RUN --set sfm.sourceDetection.threshold=4 --dry-run
     """
     from mpipipe.cli import drive
@@ -90,6 +94,7 @@ def run(
             costs,
             assignments=assignments,
             refcat=refcat,
+            forced=forced,
             verify=verify,
             force=force,
             dry_run=dry_run,
@@ -105,6 +110,7 @@ def run(
             camera=camera,
             calibs=calibs,
             refcat=refcat,
+            forced=forced,
             config=config,
             assignments=assignments,
             costs=costs,

@@ -4,7 +4,8 @@ A run's products are made in three parts, each from the ones before it:
 
 - ``masters``: master calibrations;
 - ``image``: calexp and background of a visit and CCD, from raw frames and masters;
-- ``sources``: its catalogue, from the calexp as it is stored and the reference catalogue.
+- ``sources``: its catalogues, from the calexp as it is stored, the reference catalogue and the
+  positions to measure at.
 
 Every incarnation notes the basis of each part. What an earlier one has made is taken over as long
 as its basis is the same; if only that of the sources has changed they alone are made again.
@@ -52,16 +53,18 @@ _CODE: Mapping[str, tuple[str, ...]] = {
         "stages/sfm",
         "stages/cs/masked_background.py",
         "run/calibrate.py",
+        "run/reference.py",
     ),
 }
 _OPTION = "option "
-_REFERENCE = "reference catalogue"
-_REFERENCE_FOLDER = "folder of the reference catalogue"
-"""Tells one that somebody chose instead from one whose content has changed."""
+_CATALOGUES = ("reference catalogue", "catalogue of positions")
+_FOLDER = "folder of the "
+"""Before a catalogue's name: tells one that somebody chose instead from one whose content has
+changed."""
 _THINGS = {
     "camera": "the camera's description",
     "code": "mpipipe's code",
-    _REFERENCE: "the reference catalogue",
+    **{name: f"the {name}" for name in _CATALOGUES},
 }
 
 
@@ -72,15 +75,21 @@ class Basis:
     parts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, config: AnyConfig, camera: Camera, reference: str = "", folder: str = "") -> Basis:
+    def of(
+        cls,
+        config: AnyConfig,
+        camera: Camera,
+        reference: tuple[str, str] | None = None,
+        forced: tuple[str, str] | None = None,
+    ) -> Basis:
         """What products are made from now.
 
         Parameters
         ----------
-        reference
-            SHA-256 of the reference catalogue's index; empty if there is none.
-        folder
-            Where it is. It may be moved: that alone is no change.
+        reference, forced
+            SHA-256 of the index of the reference catalogue, and of the catalogue of positions to
+            measure at, and where they are; None if there is none. They may be moved: that alone is
+            no change.
         """
         described = camera.model_dump_json(exclude_none=True)
         common = {"camera": hashlib.sha256(described.encode()).hexdigest()}
@@ -95,7 +104,9 @@ class Basis:
                 if part in PARTS_OF_OPTIONS[key.partition(".")[0]]
             }
             parts[part] = common | chosen | {"code": _code_digest(part)}
-        parts["sources"] |= {_REFERENCE: reference, _REFERENCE_FOLDER: folder}
+        for name, catalogue in zip(_CATALOGUES, (reference, forced), strict=True):
+            digest, folder = catalogue or ("", "")
+            parts["sources"] |= {name: digest, _FOLDER + name: folder}
         return cls(parts)
 
     @classmethod
@@ -118,7 +129,7 @@ class Basis:
         for part in parts:
             now, was = self.parts[part], earlier.parts[part]
             for name in sorted(set(now) | set(was)):
-                if now.get(name) == was.get(name) or name == _REFERENCE_FOLDER:
+                if now.get(name) == was.get(name) or name.startswith(_FOLDER):
                     continue
                 if name.startswith(_OPTION):
                     key = name.removeprefix(_OPTION)
@@ -127,9 +138,9 @@ class Basis:
                     name = name.removeprefix("version ")
                     met.append(f"{name} is {now.get('version ' + name)}, "
                                f"was {was.get('version ' + name)}")  # fmt: skip
-                elif name == _REFERENCE and now[_REFERENCE_FOLDER] != was.get(_REFERENCE_FOLDER):
-                    wished.append(f"the reference catalogue is {now[_REFERENCE_FOLDER] or 'none'}, "
-                                  f"was {was.get(_REFERENCE_FOLDER) or 'none'}")  # fmt: skip
+                elif name in _CATALOGUES and now[_FOLDER + name] != was.get(_FOLDER + name):
+                    wished.append(f"the {name} is {now[_FOLDER + name] or 'none'}, "
+                                  f"was {was.get(_FOLDER + name) or 'none'}")  # fmt: skip
                 else:
                     met.append(f"{_THINGS[name]} has changed")
         return Changes(tuple(dict.fromkeys(wished)), tuple(dict.fromkeys(met)))
@@ -137,7 +148,7 @@ class Basis:
 
 @dataclass(frozen=True)
 class Changes:
-    """Differences between two bases, a line each: options and a reference catalogue that somebody
+    """Differences between two bases, a line each: options and catalogues that somebody
     chose, and what came about by itself: other code, libraries, camera, another content of the
     same catalogue."""
 

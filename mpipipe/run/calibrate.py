@@ -27,8 +27,8 @@ from mpipipe.run.basis import versions
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.context import Earlier, RunContext, TaskResultTables
 from mpipipe.run.failures import Failures
-from mpipipe.run.pipelines import ON_CALEXP, PER_SNAP, PER_VISIT
-from mpipipe.run.reference import reference_for
+from mpipipe.run.pipelines import AT_POSITIONS, ON_CALEXP, PER_SNAP, PER_VISIT
+from mpipipe.run.reference import positions_for, reference_for
 from mpipipe.run.tables import sdqa_rows
 from mpipipe.run.task import Task
 from mpipipe.stages.stage import Clipboard, run_chain
@@ -93,6 +93,8 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
         "sdqa": np.concatenate([image.sdqa, measured]),
         "image": np.array([(len(image.warnings), image.n_snaps)], dtype=_NOTES),
     }
+    if context.forced is not None:
+        result.tables["forcedSrc"] = clipboard["forcedSrc"]
     provenance = image.provenance | {
         "configuration sources": context.basis.options_digest("sources")
     }
@@ -133,8 +135,13 @@ def _measure(
         "sdqa": Sdqa(),
         "warnings": list(image.warnings),
     }
+    stages = ON_CALEXP
+    if context.forced is not None:
+        context.enter("positions")
+        clipboard["positions"] = positions_for(calexp, scale, context, result, failures)
+        stages += AT_POSITIONS
     return run_chain(
-        ON_CALEXP, context.stage_configs, clipboard, failed=failures.note, **context.hooks()
+        stages, context.stage_configs, clipboard, failed=failures.note, **context.hooks()
     )
 
 

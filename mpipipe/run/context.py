@@ -117,6 +117,8 @@ class RunContext:
 
     Attributes
     ----------
+    refcat, forced
+        Catalogues of reference stars, and of positions to measure at; None: there is none.
     earlier
         An attempt at the running task whose image holds; None: it begins with the raw frames.
     stage
@@ -130,6 +132,7 @@ class RunContext:
     camera: Camera
     calibs: Path | None
     refcat: Path | None = None
+    forced: Path | None = None
     stage: str = ""
     on_stage: Callable[[str], None] | None = None
     stage_configs: dict[str, StageConfig] = field(init=False)
@@ -175,31 +178,27 @@ class RunContext:
         for kind, digest in masters.checksums.items():
             result.add_input(master_path(self.calibs, kind, ccd, band), digest)
 
-    def reference_around(
-        self, ra: float, dec: float, radius_deg: float, result: TaskResultTables
-    ) -> ReferenceStars | None:
-        """The reference stars of a cone; the shards that hold them are recorded as input.
+    @staticmethod
+    def stars_around(
+        catalogue: Path, ra: float, dec: float, radius_deg: float, result: TaskResultTables
+    ) -> ReferenceStars:
+        """The stars of a catalogue in a cone; the shards that hold them are recorded as input.
 
         Parameters
         ----------
+        catalogue
+            `refcat` or `forced`.
         ra, dec, radius_deg
             Degrees (ICRS), for positions at the catalogue's epoch.
-
-        Returns
-        -------
-        ReferenceStars or None
-            None if the run has no reference catalogue.
 
         Raises
         ------
         BadDataError
             If the catalogue is missing or damaged.
         """
-        if self.refcat is None:
-            return None
         from mpipipe.store.refcat.reading import read_reference
 
-        stars, checksums = read_reference(self.refcat, ra, dec, radius_deg)
+        stars, checksums = read_reference(catalogue, ra, dec, radius_deg)
         for path, digest in checksums.items():
             result.add_input(path, digest)
         return stars
@@ -230,7 +229,8 @@ class RunContext:
     @functools.cached_property
     def basis(self) -> Basis:
         """What products are made from besides their input."""
-        if self.refcat is None:
-            return Basis.of(self.config, self.camera)
-        reference = sha256_file(self.refcat / INDEX_NAME)
-        return Basis.of(self.config, self.camera, reference, str(self.refcat))
+        reference, forced = (
+            None if folder is None else (sha256_file(folder / INDEX_NAME), str(folder))
+            for folder in (self.refcat, self.forced)
+        )
+        return Basis.of(self.config, self.camera, reference, forced)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mpipipe.data.errors import ConfigError
 from mpipipe.run.pipelines import (
+    AT_POSITIONS,
+    GIVEN_AT_POSITIONS,
     GIVEN_ON_CALEXP,
     GIVEN_PER_SNAP,
     GIVEN_PER_VISIT,
@@ -34,7 +36,11 @@ def chains() -> tuple[Chain, ...]:
     return (
         Chain("once a snap", GIVEN_PER_SNAP, PER_SNAP),
         Chain("once a visit and CCD", GIVEN_PER_VISIT, PER_VISIT),
-        Chain("on the calexp as it is stored", GIVEN_ON_CALEXP, ON_CALEXP),
+        Chain(
+            "on the calexp as it is stored",
+            GIVEN_ON_CALEXP + GIVEN_AT_POSITIONS,
+            ON_CALEXP + AT_POSITIONS,
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from mpipipe.run import masters
 from mpipipe.run.calibrate import calibrate
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.task import Task
+from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.stages.sfm.src_table import SRC
 
 
@@ -42,6 +43,6 @@ PHASES: Mapping[str, Phase] = {
     "normalise": Phase(masters.normalise, (SDQA,), "flats normalised over the camera"),
     "defects": Phase(masters.defects, (SDQA,), "defects"),
     "calibrate": Phase(
-        calibrate, (SRC, ICSRC, ICMATCH, SNAP_SOURCE, SDQA), "isr, ca, cs, ic and sfm"
+        calibrate, (SRC, ICSRC, ICMATCH, SNAP_SOURCE, FORCED_SRC, SDQA), "isr, ca, cs, ic and sfm"
     ),
 }

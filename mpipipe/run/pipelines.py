@@ -15,7 +15,7 @@ PIPELINES: dict[str, tuple[Stage, ...]] = {
     "ca": ca.PIPELINE,
     "cs": cs.PIPELINE,
     "ic": ic.PIPELINE,
-    "sfm": sfm.PIPELINE,
+    "sfm": sfm.PIPELINE + sfm.FORCED,
 }
 
 PER_SNAP: tuple[Stage, ...] = isr.PIPELINE + ca.PIPELINE
@@ -28,9 +28,14 @@ ON_CALEXP: tuple[Stage, ...] = ic.PIPELINE + sfm.PIPELINE
 """Run on the calexp as it is stored, so that it can be run again on one that was: to PSF, WCS, zero
 point and src."""
 
+AT_POSITIONS: tuple[Stage, ...] = sfm.FORCED
+"""Run behind those where the run has a catalogue of positions to measure at: to forcedSrc."""
+
 GIVEN_PER_SNAP = ("raw", "masters", "corrections", "sdqa", "warnings")
 GIVEN_PER_VISIT = ("exposures", "pixel_scale", "sdqa", "warnings")
 GIVEN_ON_CALEXP = ("calexp", "background", "pixel_scale", "reference", "sdqa", "warnings")
+GIVEN_AT_POSITIONS = ("positions",)
+"""Given besides, for `AT_POSITIONS`."""
 
 
 def check_pipelines(disabled: Iterable[str] = ()) -> None:
@@ -44,4 +49,4 @@ def check_pipelines(disabled: Iterable[str] = ()) -> None:
     off = tuple(disabled)
     check_chain(PER_SNAP, GIVEN_PER_SNAP, off)
     check_chain(PER_VISIT, GIVEN_PER_VISIT, off)
-    check_chain(ON_CALEXP, GIVEN_ON_CALEXP, off)
+    check_chain(ON_CALEXP + AT_POSITIONS, GIVEN_ON_CALEXP + GIVEN_AT_POSITIONS, off)

@@ -27,7 +27,7 @@ from mpipipe.store.checksums import write_json_atomically, write_text_atomically
 from mpipipe.store.columnfile import map_column_file, write_column_file
 from mpipipe.store.layout import RunLayout
 
-VERSION = 3
+VERSION = 4
 _OWN = "."
 """Stands for masters that the run builds: its folder may be moved."""
 
@@ -51,6 +51,8 @@ class Plan:
         What is missing, double or unreadable in the input, a line each.
     refcat
         Folder of the reference catalogue; None if there is none.
+    forced
+        Folder of the catalogue at whose positions is measured; None if there is none.
     """
 
     goal: Goal
@@ -59,6 +61,7 @@ class Plan:
     tasks: TaskTable
     problems: tuple[str, ...] = field(default=())
     refcat: str | None = None
+    forced: str | None = None
 
     @cached_property
     def _stretches(self) -> dict[str, tuple[int, int]]:
@@ -99,6 +102,7 @@ def plan_of(
     layout: RunLayout,
     costs: Costs = DEFAULTS,
     refcat: Path | None = None,
+    forced: Path | None = None,
 ) -> Plan:
     """The plan of a table of tasks, whose costs are filled in."""
     phases = table.column("phase")
@@ -106,8 +110,9 @@ def plan_of(
     if words & set(CALIB_PHASES):
         calibs = layout.calibs
     _estimate(table, camera, costs)
-    masters, reference = (None if path is None else str(path) for path in (calibs, refcat))
-    return Plan(goal, raw, masters, table, tuple(table.problems), reference)
+    folders = [None if path is None else str(path) for path in (calibs, refcat, forced)]
+    masters, reference, positions = folders
+    return Plan(goal, raw, masters, table, tuple(table.problems), reference, positions)
 
 
 def make_table(inventory: Inventory, raw: str, goal: Goal, *, builds_masters: bool) -> TaskTable:
@@ -284,6 +289,7 @@ def save_plan(layout: RunLayout, plan: Plan) -> None:
         "raw": plan.raw,
         "calibs": _OWN if plan.calibs == str(layout.calibs) else plan.calibs,
         "refcat": plan.refcat,
+        "forced": plan.forced,
         "words": plan.tasks.words,
         "folders": plan.tasks.folders,
     }
@@ -350,9 +356,11 @@ def load_run(layout: RunLayout, *, check: bool = True) -> tuple[RunContext, Plan
         camera = Camera.model_validate_json(layout.camera.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise BadDataError(f"is damaged: {error}", file=layout.camera) from error
-    calibs = None if plan.calibs is None else Path(plan.calibs)
-    refcat = None if plan.refcat is None else Path(plan.refcat)
-    return RunContext(layout, load_config(layout.config), camera, calibs, refcat), plan
+    calibs, refcat, forced = (
+        None if folder is None else Path(folder)
+        for folder in (plan.calibs, plan.refcat, plan.forced)
+    )
+    return RunContext(layout, load_config(layout.config), camera, calibs, refcat, forced), plan
 
 
 def load_plan(layout: RunLayout, *, check: bool = True) -> Plan:
@@ -370,6 +378,8 @@ def load_plan(layout: RunLayout, *, check: bool = True) -> Plan:
         problems = _from_column(columns.pop("problems"))
         table = TaskTable(columns, facts["words"], facts["folders"], problems)
         calibs = str(layout.calibs) if facts["calibs"] == _OWN else facts["calibs"]
-        return Plan(facts["goal"], facts["raw"], calibs, table, problems, facts["refcat"])
+        return Plan(
+            facts["goal"], facts["raw"], calibs, table, problems, facts["refcat"], facts["forced"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise BadDataError(f"is damaged: {error}", file=layout.plan) from error

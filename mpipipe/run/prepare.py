@@ -39,6 +39,8 @@ class Request:
         An earlier run, whose tasks tell what these will cost.
     refcat
         Folder that `mpipipe refcat ingest` made; None: no positions and zero points.
+    forced
+        Such a folder, at whose positions is measured; None: nowhere but where sources are found.
     """
 
     raw: Path
@@ -49,6 +51,7 @@ class Request:
     goal: Goal = "calibrate"
     costs: Path | None = None
     refcat: Path | None = None
+    forced: Path | None = None
 
     def cost_model(self) -> Costs:
         """What tasks are expected to cost.
@@ -74,10 +77,15 @@ def prepare(request: Request, layout: RunLayout) -> tuple[Plan, AnyConfig, Found
     camera = find_camera(request.camera or config.camera)
     costs = request.cost_model()
     calibs = None if request.calibs is None else masters_folder(request.calibs)
-    refcat = None if request.refcat is None else refcat_folder(request.refcat)
+    refcat, forced = (
+        None if folder is None else refcat_folder(folder)
+        for folder in (request.refcat, request.forced)
+    )
     found = find_tasks(request, camera, index_folder())
     raw = str(request.raw.absolute())
-    plan = plan_of(found.table, found.camera, raw, request.goal, calibs, layout, costs, refcat)
+    plan = plan_of(
+        found.table, found.camera, raw, request.goal, calibs, layout, costs, refcat, forced
+    )
     return plan, config, found
 
 

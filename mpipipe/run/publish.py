@@ -14,6 +14,7 @@ from mpipipe.parallel.world import World
 from mpipipe.run.ledger import Ledger
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan
+from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.store.hdf5 import publish_catalogue
 from mpipipe.store.layout import RunLayout
 
@@ -30,6 +31,8 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
         Names of the tables, sorted.
     """
     schemas = {schema.name: schema for phase in plan.phases for schema in PHASES[phase].tables}
+    if plan.forced is None:
+        schemas.pop(FORCED_SRC.name, None)
     share = ledger.task_ids()[world.rank :: world.size]
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     for name in sorted(schemas):

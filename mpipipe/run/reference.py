@@ -1,8 +1,9 @@
-"""The reference stars that an exposure may show."""
+"""The stars of a run's catalogues that an exposure may show."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import Exposure
@@ -21,7 +22,7 @@ def reference_for(
     result: TaskResultTables,
     failures: Failures,
 ) -> ReferenceStars | None:
-    """The stars of the run's catalogue around an exposure; None if the run has no catalogue.
+    """The reference stars around an exposure; None if the run has no reference catalogue.
 
     An exposure of unknown pointing, or a catalogue that can not be read, is a failure.
 
@@ -30,14 +31,39 @@ def reference_for(
     pixel_scale
         Arcsec.
     """
-    if context.refcat is None:
+    around = calexp, pixel_scale
+    return _stars("reference", context.refcat, *around, context, result, failures)
+
+
+def positions_for(
+    calexp: Exposure,
+    pixel_scale: float,
+    context: RunContext,
+    result: TaskResultTables,
+    failures: Failures,
+) -> ReferenceStars | None:
+    """The positions to measure at around an exposure, as `reference_for` finds its stars."""
+    around = calexp, pixel_scale
+    return _stars("positions", context.forced, *around, context, result, failures)
+
+
+def _stars(
+    step: str,
+    catalogue: Path | None,
+    calexp: Exposure,
+    pixel_scale: float,
+    context: RunContext,
+    result: TaskResultTables,
+    failures: Failures,
+) -> ReferenceStars | None:
+    if catalogue is None:
         return None
     try:
         ra, dec = _middle(calexp)
         radius = 0.55 * math.hypot(*calexp.shape) * pixel_scale / 3600 + _POINTING_ERROR
-        return context.reference_around(ra, dec, radius, result)
+        return context.stars_around(catalogue, ra, dec, radius, result)
     except BadDataError as error:
-        failures.add("reference", str(error))
+        failures.add(step, str(error))
         return None
 
 

@@ -39,19 +39,21 @@ class Resume:
         of refusing.
     verify_all
         Look at all products, not at a sample.
-    refcat
-        Folder of another reference catalogue; None: the run's.
+    refcat, forced
+        Folder of another reference catalogue, of another catalogue of positions; None: the run's.
     """
 
     assignments: tuple[str, ...] = ()
     force: bool = False
     verify_all: bool = False
     refcat: Path | None = None
+    forced: Path | None = None
 
     @property
     def may_change(self) -> bool:
         """Whether what is done may have to be done again, since the user says so."""
-        return bool(self.assignments or self.force or self.refcat is not None)
+        given = self.refcat is not None or self.forced is not None
+        return bool(self.assignments or self.force or given)
 
 
 @dataclass(frozen=True)
@@ -113,19 +115,22 @@ def describe(layout: RunLayout, asked: Resume) -> list[str]:
 
 
 def adopt_options(layout: RunLayout, asked: Resume) -> None:
-    """Lay the user's options over those of the run, if what is there allows it; also the catalogue.
+    """Lay the user's options over those of the run, if what is there allows it; also catalogues.
 
     Raises
     ------
     ConfigError
         If an option can not be changed, or tasks were done with other code, libraries, camera or
-        reference catalogue.
+        catalogues.
     """
     context, plan = load_run(layout)
     wanted = with_options(context, asked)
     refuse_stale(Validity.judge(layout, plan, wanted.basis), layout, asked)
-    if wanted.refcat != context.refcat:
-        save_plan(layout, replace(plan, refcat=str(wanted.refcat)))
+    if (wanted.refcat, wanted.forced) != (context.refcat, context.forced):
+        refcat, forced = (
+            None if folder is None else str(folder) for folder in (wanted.refcat, wanted.forced)
+        )
+        save_plan(layout, replace(plan, refcat=refcat, forced=forced))
     if wanted.config != context.config:
         write_text_atomically(layout.config, to_toml(wanted.config))
 
@@ -138,7 +143,7 @@ def with_options(context: RunContext, asked: Resume) -> RunContext:
     ConfigError
         If one of them can not be changed any more.
     BadDataError
-        If the reference catalogue is none.
+        If a catalogue is none.
     """
     layout = context.layout
     after = load_config(layout.config, asked.assignments)
@@ -151,7 +156,8 @@ def with_options(context: RunContext, asked: Resume) -> RunContext:
                 way_out="start another run with: mpipipe run RAW -o ANOTHER",
             )
     refcat = context.refcat if asked.refcat is None else refcat_folder(asked.refcat)
-    return RunContext(layout, after, context.camera, context.calibs, refcat)
+    forced = context.forced if asked.forced is None else refcat_folder(asked.forced)
+    return RunContext(layout, after, context.camera, context.calibs, refcat, forced)
 
 
 def refuse_stale(validity: Validity, layout: RunLayout, asked: Resume) -> None:

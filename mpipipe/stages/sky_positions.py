@@ -1,4 +1,4 @@
-"""From pixels to the sky by the best WCS that an exposure has."""
+"""From pixels to the sky, and back, by the best WCS that an exposure has."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def sky_positions(
         warnings.append(f"the WCS gives no sky coordinates: {error}")
         return nothing, nothing
     return ra, dec
+
+
+def pixel_positions(
+    exposure: Exposure, ra: np.ndarray, dec: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of sky positions (degrees, ICRS); NaN where they have none, or without a WCS."""
+    if exposure.astrometry is not None:
+        return exposure.astrometry.sip.sky_to_pixel(ra, dec)
+    nothing = np.full(len(ra), np.nan)
+    if exposure.wcs is None or not len(ra):
+        return nothing, nothing
+    try:
+        x, y = exposure.wcs.all_world2pix(ra, dec, 0, quiet=True)
+    except Exception:  # whatever a header from elsewhere makes astropy raise
+        return nothing, nothing
+    return x, y
 
 
 def sky_errors(

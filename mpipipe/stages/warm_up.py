@@ -1,4 +1,4 @@
-"""A tiny visit that makes every kernel of cs, ic and sfm compile."""
+"""A tiny visit that makes every kernel of cs, ic, sfm and forced measurement compile."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def run_tiny_visit() -> None:
             "exposures": [_snap(number, with_masters) for number in range(2)],
             "pixel_scale": _SCALE,
             "reference": _reference(),
+            "positions": _reference(doubled=True),
             "sdqa": Sdqa(),
             "warnings": [],
         }
         configs: dict[str, StageConfig] = {"ic.psfDetermination": PsfDeterminationConfig(kind=kind)}
         # What so few stars do not allow is no matter here.
         run_chain(
-            cs.PIPELINE + ic.PIPELINE + sfm.PIPELINE,
+            cs.PIPELINE + ic.PIPELINE + sfm.PIPELINE + sfm.FORCED,
             configs,
             clipboard,
             failed=lambda step, error: None,
@@ -49,8 +50,11 @@ def _stars() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, 10 ** rng.uniform(4.3, 5.0, 25)
 
 
-def _reference() -> ReferenceStars:
+def _reference(*, doubled: bool = False) -> ReferenceStars:
+    """The stars; each also a pixel further on, as one of a close pair."""
     x, y, flux = _stars()
+    if doubled:
+        x, y, flux = np.append(x, x + 1.0), np.append(y, y), np.append(flux, flux)
     cd = np.diag([-_SCALE / 3600, _SCALE / 3600])
     ra, dec = TanSip.make(_POINTING, (120.0, 120.0), cd, None, (_SIZE, _SIZE)).pixel_to_sky(x, y)
     columns = {"id": np.arange(len(x)), "ra": ra, "dec": dec, "mag_r": 30 - 2.5 * np.log10(flux)}

@@ -39,23 +39,17 @@ def context_with(refcat: Path | None, tmp_path: Path) -> RunContext:
 def test_shards_are_recorded_as_input(tmp_path: Path) -> None:
     context = context_with(make_refcat(tmp_path / "refcat", 3), tmp_path)
     result = TaskResultTables()
-    stars = context.reference_around(10.0, 0.0, 0.1, result)
-    assert stars is not None and len(stars) == 3
+    assert context.refcat is not None
+    assert len(context.stars_around(context.refcat, 10.0, 0.0, 0.1, result)) == 3
     (path,) = result.all_tables()["input_paths"]
     assert path.decode() == str(next((tmp_path / "refcat").rglob("*.fits")))
-
-
-def test_without_catalogue_there_are_no_stars(tmp_path: Path) -> None:
-    result = TaskResultTables()
-    assert context_with(None, tmp_path).reference_around(10.0, 0.0, 0.1, result) is None
-    assert len(result.all_tables()["inputs"]) == 0
 
 
 def test_shards_of_an_earlier_attempt_are_not_taken_over(tmp_path: Path) -> None:
     """They are read again, maybe others: an exchanged one would count as altered for ever."""
     refcat = make_refcat(tmp_path / "refcat", 3)
     earlier, now = TaskResultTables(), TaskResultTables()
-    context_with(refcat, tmp_path).reference_around(10.0, 0.0, 0.1, earlier)
+    context_with(refcat, tmp_path).stars_around(refcat, 10.0, 0.0, 0.1, earlier)
     frame = tmp_path / "refcat-frame.fits"
     frame.write_bytes(b"frame")
     earlier.add_input(frame, "0" * 64)
@@ -65,13 +59,13 @@ def test_shards_of_an_earlier_attempt_are_not_taken_over(tmp_path: Path) -> None
 
 def test_the_catalogue_belongs_to_the_basis_of_sources_alone(tmp_path: Path) -> None:
     config, camera = load_config(None), load_camera("sim-tiny")
-    before, after = Basis.of(config, camera, "a" * 64), Basis.of(config, camera, "b" * 64)
+    before, after = (Basis.of(config, camera, (digit * 64, "")) for digit in "ab")
     assert not after.changes(before, ("masters", "image"))
     changes = after.changes(before, ("sources",))
     assert changes.others == ("the reference catalogue has changed",) and not changes.options
-    chosen = Basis.of(config, camera, "b" * 64, "/other").changes(before, ("sources",))
+    chosen = Basis.of(config, camera, ("b" * 64, "/other")).changes(before, ("sources",))
     assert chosen.options == ("the reference catalogue is /other, was none",) and not chosen.others
-    moved = Basis.of(config, camera, "a" * 64, "/moved")
+    moved = Basis.of(config, camera, ("a" * 64, "/moved"))
     assert not moved.changes(before, ("sources",))
     assert context_with(make_refcat(tmp_path / "refcat", 3), tmp_path).basis.parts["sources"]
 
@@ -145,6 +139,6 @@ def test_a_folder_that_holds_none_is_refused_before_anything_begins(
 def test_a_missing_catalogue_is_named(tmp_path: Path) -> None:
     context = context_with(tmp_path / "gone", tmp_path)
     with pytest.raises(BadDataError, match="gone"):
-        context.reference_around(0.0, 0.0, 1.0, TaskResultTables())
+        context.stars_around(tmp_path / "gone", 0.0, 0.0, 1.0, TaskResultTables())
     with pytest.raises(BadDataError, match=r"refcat\.json"):
         _ = context.basis

@@ -33,7 +33,7 @@ def raw(sixteen_visits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given(raw: Path, sixteen_refcat: Path) -> tuple[str, ...]:
     """What all runs are given."""
-    return str(raw), "--refcat", str(sixteen_refcat)
+    return str(raw), "--refcat", str(sixteen_refcat), "--forced", str(sixteen_refcat)
 
 
 @pytest.fixture(scope="module")

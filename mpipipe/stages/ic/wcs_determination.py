@@ -167,10 +167,15 @@ def tan_sip_of(wcs: WCS | None, shape: tuple[int, int]) -> TanSip | None:
         return None
 
 
+def middle_of_visit(calexp: Exposure) -> float:
+    """MJD (TAI); NaN if its time is unknown."""
+    info = calexp.info
+    return info.mjd_start + 0.5 * info.exposure_time / _SECONDS_PER_DAY
+
+
 def placed_stars(reference: ReferenceStars, calexp: Exposure) -> PlacedStars:
     """The reference stars at the middle of the visit; at their own epoch if its time is unknown."""
-    info = calexp.info
-    half_way = info.mjd_start + 0.5 * info.exposure_time / _SECONDS_PER_DAY
+    half_way = middle_of_visit(calexp)
     if np.isfinite(half_way):
         return reference.at_epoch(half_way)
     epochs = reference.rows["epoch"]

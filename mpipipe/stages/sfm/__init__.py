@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpipipe.stages.sfm.ap_correct_apply import ap_correct_apply
 from mpipipe.stages.sfm.compute_source_sky_coords import compute_source_sky_coords
+from mpipipe.stages.sfm.forced_measurement import forced_measurement
 from mpipipe.stages.sfm.initialize import initialize
 from mpipipe.stages.sfm.output import output
 from mpipipe.stages.sfm.source_detection import source_detection
@@ -18,3 +19,6 @@ PIPELINE: tuple[Stage, ...] = (
     compute_source_sky_coords,
     output,
 )
+
+FORCED: tuple[Stage, ...] = (forced_measurement,)
+"""Run behind `PIPELINE` where there are positions to measure at."""

@@ -34,10 +34,20 @@ def ap_correct_apply(
     gave `psf_systematic`, its own share of the flux. The aperture correction's error is not among
     them: the zero point was made of fluxes with the same factor, so that it cancels.
     """
-    src["apCorr"], src["apCorrErr"] = aperture_correction.at(src["x"], src["y"])
-    for flux in FLUXES:
-        _calibrate(src, flux, calexp, psf_systematic)
+    calibrate_fluxes(src, calexp, aperture_correction, psf_systematic)
     return {"src": src}
+
+
+def calibrate_fluxes(
+    rows: np.ndarray,
+    calexp: Exposure,
+    aperture_correction: ApertureCorrection,
+    psf_systematic: float,
+) -> None:
+    """Fill the calibrated fluxes of `src` or `forcedSrc` from those in electrons; in place."""
+    rows["apCorr"], rows["apCorrErr"] = aperture_correction.at(rows["x"], rows["y"])
+    for flux in FLUXES:
+        _calibrate(rows, flux, calexp, psf_systematic)
 
 
 def _calibrate(src: np.ndarray, flux: Flux, calexp: Exposure, psf_systematic: float) -> None:

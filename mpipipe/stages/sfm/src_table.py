@@ -23,10 +23,11 @@ PSF_FIT: tuple[Column, ...] = (
 FLUXES: tuple[Flux, ...] = (PSF_FLUX, *(flux for one in registry().values() for flux in one.fluxes))
 """All fluxes of a source."""
 
-_MEASURED = tuple(column for one in registry().values() for column in one.all_columns)
+MEASURED = tuple(column for one in registry().values() for column in one.all_columns)
+"""What the measurements give."""
 
 SRC = Schema(
     "src",
     "Sources on the calibrated exposure of one CCD and visit",
-    IDENTITY + FAMILY + POSITION + PIXEL_FLAGS + PSF_FIT + _MEASURED,
+    IDENTITY + FAMILY + POSITION + PIXEL_FLAGS + PSF_FIT + MEASURED,
 )

@@ -7,10 +7,11 @@ from astropy import units
 
 from mpipipe.data.schema import Schema
 from mpipipe.data.src import SNAP_SOURCE
+from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.stages.sfm.src_table import SRC
 
 
-@pytest.mark.parametrize("schema", [SRC, SNAP_SOURCE], ids=lambda schema: schema.name)
+@pytest.mark.parametrize("schema", [SRC, FORCED_SRC, SNAP_SOURCE], ids=lambda schema: schema.name)
 def test_columns_are_described(schema: Schema) -> None:
     names = [column.name for column in schema.columns]
     assert len(set(names)) == len(names)
