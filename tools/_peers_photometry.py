@@ -26,6 +26,9 @@ NO_WEIGHT = 1e20
 SEXTRACTOR = "/usr/share/source-extractor"
 SCAN = (3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0)
 """Thresholds of the matched filter, sigma of a point source, for completeness by purity."""
+USUAL_SCAN = (0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
+"""The same with SExtractor's usual filter: sigma of a pixel before it."""
+USUAL = 1.5
 _GRID = 5
 
 
@@ -73,19 +76,28 @@ def prepare(one: Prepared, calexp: Exposure) -> Pixels:
 # -- SExtractor ------------------------------------------------------------------------------------
 
 
-def usual(pixels: Pixels) -> Catalogue:
-    """SExtractor's own settings: 5 pixels above 1.5 sigma behind its default filter."""
-    default = Path(SEXTRACTOR) / "default.conv"
-    rows, seconds = _sextractor(pixels, default, 1.5, 5, _columns(pixels, measured=False))
-    return Catalogue(rows, seconds, 0.0)
+_NO_FLUX = ("X_IMAGE", "Y_IMAGE")
+_FLUXES = (
+    "XPSF_IMAGE", "YPSF_IMAGE", "FLUX_PSF", "FLUXERR_PSF", "FLUX_APER(1)", "FLUXERR_APER(1)",
+    "FLUX_AUTO", "FLUXERR_AUTO",
+)  # fmt: skip
+_MODEL = ("FLUX_POINTSOURCE", "FLUXERR_POINTSOURCE")
+
+
+def usual(pixels: Pixels) -> list[Catalogue]:
+    """Detection as SExtractor comes: its filter, 5 pixels; at each threshold of `USUAL_SCAN`."""
+    kernel, columns = Path(SEXTRACTOR) / "default.conv", _columns(pixels, _NO_FLUX)
+    runs = (_sextractor(pixels, kernel, sigma, 5, columns) for sigma in USUAL_SCAN)
+    return [Catalogue(rows, seconds, 0.0) for rows, seconds in runs]
 
 
 def scanned(pixels: Pixels) -> list[Catalogue]:
     """Detection by a Gaussian of the seeing, at each threshold of `SCAN`."""
-    return [_matched(pixels, sigma, _columns(pixels, measured=False)) for sigma in SCAN]
+    columns = _columns(pixels, _NO_FLUX)
+    return [Catalogue(*_matched(pixels, sigma, columns), 0.0) for sigma in SCAN]
 
 
-def sextractor(pixels: Pixels, psf: Path, detection: float) -> Catalogue:
+def sextractor(pixels: Pixels, psf: Path, detection: float, is_model: bool = False) -> Catalogue:
     """SExtractor's photometry of what the matched filter finds above 5 sigma.
 
     Parameters
@@ -94,32 +106,23 @@ def sextractor(pixels: Pixels, psf: Path, detection: float) -> Catalogue:
         PSFEx's model.
     detection
         CPU seconds of the same detection alone.
+    is_model
+        Its newer fit of a point source (FLUX_POINTSOURCE) alone, not PSF, aperture and AUTO fluxes.
     """
-    found = _matched(pixels, THRESHOLD, _columns(pixels, measured=True), {"PSF_NAME": psf})
-    return Catalogue(found.rows, detection, found.detection - detection)
+    columns = _columns(pixels, _NO_FLUX + (_MODEL if is_model else _FLUXES))
+    rows, seconds = _matched(pixels, THRESHOLD, columns, {"PSF_NAME": psf})
+    return Catalogue(rows, detection, seconds - detection)
 
 
-def _columns(pixels: Pixels, measured: bool) -> Path:
-    names = ["X_IMAGE", "Y_IMAGE", "FLAGS"]
-    if measured:
-        names += [
-            "XPSF_IMAGE",
-            "YPSF_IMAGE",
-            "FLUX_PSF",
-            "FLUXERR_PSF",
-            "FLUX_APER(1)",
-            "FLUXERR_APER(1)",
-            "FLUX_AUTO",
-            "FLUXERR_AUTO",
-        ]
-    path = pixels.one.folder / f"photometry-{'all' if measured else 'none'}.param"
+def _columns(pixels: Pixels, names: Sequence[str]) -> Path:
+    path = pixels.one.folder / "photometry.param"
     path.write_text("\n".join(names) + "\n")
     return path
 
 
 def _matched(
     pixels: Pixels, sigma: float, columns: Path, more: dict[str, object] | None = None
-) -> Catalogue:
+) -> tuple[np.ndarray, float]:
     """One threshold; what is above it in a single pixel of the filtered image counts."""
     kernel = gaussian(pixels.one.fwhm)
     path = pixels.one.folder / f"{pixels.one.name}.conv"
@@ -127,8 +130,7 @@ def _matched(
     path.write_text("\n".join(["CONV NORM", *lines]) + "\n")
     # Its thresholds are in units of the noise before the filter.
     threshold = sigma * float(np.sqrt((kernel**2).sum()))
-    rows, seconds = _sextractor(pixels, path, threshold, 1, columns, more)
-    return Catalogue(rows, seconds, 0.0)
+    return _sextractor(pixels, path, threshold, 1, columns, more)
 
 
 def _sextractor(
@@ -176,9 +178,10 @@ def _sextractor(
 
 def _renamed(rows: np.ndarray) -> np.ndarray:
     """SExtractor's columns by our names, from zero-based pixels."""
+    is_model = "FLUX_POINTSOURCE" in rows.dtype.names
     names = {
-        "psfFlux": "FLUX_PSF",
-        "psfFluxErr": "FLUXERR_PSF",
+        "psfFlux": "FLUX_POINTSOURCE" if is_model else "FLUX_PSF",
+        "psfFluxErr": "FLUXERR_POINTSOURCE" if is_model else "FLUXERR_PSF",
         "ap1Flux": "FLUX_APER",
         "ap1FluxErr": "FLUXERR_APER",
         "kronFlux": "FLUX_AUTO",

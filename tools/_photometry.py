@@ -24,7 +24,8 @@ from mpipipe.data.photo_calib import MAG_PER_RELATIVE, NANOJANSKY_ZERO_POINT
 from mpipipe.quality.report import Check, at_least, at_most
 from mpipipe.stages.near import planes_near
 
-OURS, SEXTRACTOR, USUAL = "ours", "SExtractor", "SExtractor, usual threshold"
+OURS, SEXTRACTOR, USUAL = "ours", "SExtractor", "SExtractor, usual filter"
+MODEL = "SExtractor, model fit"
 STAR_FLUXES = {"psfFlux": "PSF", "ap1Flux": "aperture of 1 FWHM"}
 GALAXY_FLUXES = {"kronFlux": "Kron", "petroFlux": "Petrosian", "discFlux": "disc with bulge"}
 CALIBRATORS = (17.0, 19.0)
@@ -33,8 +34,6 @@ AT_20 = (15.0, 27.0)
 GALAXY_BINS = ((17.0, 19.0), (19.0, 20.0), (20.0, 21.0))
 FEWEST = 8
 """Stars that a zero point is made of, and values that a figure is made of."""
-LIMITS = (5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 12.0)
-"""SNR at which our detections are cut to be as pure as others."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,10 @@ def _columns(offsets: Offsets) -> tuple[np.ndarray, ...]:
 
 @dataclass
 class Photometry:
-    """What one program reached: detections and offsets by flux, a part a CCD-visit."""
+    """What one program reached: detections and offsets by flux, a part a CCD-visit.
+
+    `curve` holds its detections at several thresholds, where it was run at several.
+    """
 
     detected: list[Detected] = field(default_factory=list)
     curve: list[list[Detected]] = field(default_factory=list)
@@ -271,35 +273,31 @@ def targets(scores: Mapping[str, Photometry], fast: Sequence[float]) -> list[Che
     fast
         Our CPU milliseconds a source for PSF and aperture fluxes alone, by CCD-visit.
     """
-    ours, theirs = scores[OURS], scores[SEXTRACTOR]
-    checks = [Check("photometry, ours: PSF and aperture fluxes alone, CPU ms a source",
-                    median(fast))]  # fmt: skip
-    ratio = theirs.milliseconds() / median(fast)
-    name = "photometry: CPU time a source, SExtractor's fluxes / our PSF and aperture fluxes"
-    checks.append(at_least(name, ratio, 10.0))
-    mine, its = ours.star("psfFlux").finite(), theirs.star("psfFlux").finite()
-    mine, its = mine.common(its), its.common(mine)
-    apart = 1e3 * (beyond_photons(mine) - beyond_photons(its))
-    name = "photometry: PSF, mag 17-19, scatter beyond photons, ours - SExtractor's, mmag"
-    checks.append(at_most(name, apart, 0.0))
-    name = "photometry: PSF, SNR 20, scatter, ours / SExtractor's"
-    checks.append(at_most(name, scatter_at_20(mine) / scatter_at_20(its), 1.0))
+    ours = scores[OURS]
+    name = "photometry, ours: PSF and aperture fluxes alone, CPU ms a source"
+    checks = [Check(name, median(fast))]
+    for title in (SEXTRACTOR, MODEL):
+        theirs = scores[title]
+        name = f"photometry: CPU time a source, {title} / our PSF and aperture fluxes"
+        checks.append(at_least(name, theirs.milliseconds() / median(fast), 10.0))
+        mine, its = ours.star("psfFlux").finite(), theirs.star("psfFlux").finite()
+        mine, its = mine.common(its), its.common(mine)
+        apart = 1e3 * (beyond_photons(mine) - beyond_photons(its))
+        name = f"photometry: PSF, mag 17-19, scatter beyond photons, ours - {title}, mmag"
+        checks.append(at_most(name, apart, 0.0))
+        name = f"photometry: PSF, SNR 20, scatter, ours / {title}"
+        checks.append(at_most(name, scatter_at_20(mine) / scatter_at_20(its), 1.0))
     for title in (SEXTRACTOR, USUAL):
         checks += _at_equal_purity(title, ours, scores[title])
     return checks
 
 
 def _at_equal_purity(title: str, ours: Photometry, other: Photometry) -> list[Check]:
-    """Completeness by SNR, the less pure of the two cut until it is as pure as the other."""
-    mine, its = (together(score.detected).purity for score in (ours, other))
-    if mine >= its and other.curve:
-        purity, theirs = other.at_purity(mine)
-        own = together(ours.detected).completeness
-    else:
-        purity, own = ours.at_purity(its)
-        theirs = together(other.detected).completeness
-    checks = [Check(f"photometry: purity at which ours and {title} are compared", purity)]
+    """Completeness by SNR, the other at the threshold that makes it as pure as ours."""
+    mine = together(ours.detected)
+    purity, theirs = other.at_purity(mine.purity)
+    checks = [Check(f"photometry: purity, {title}, where compared with ours", purity)]
     for k, (low, high) in enumerate(zip(EDGES, EDGES[1:-1], strict=False)):
         name = f"photometry: completeness, true SNR {low:g} to {high:g}, ours - {title}"
-        checks.append(at_least(name, float(own[k] - theirs[k]), 0.0))
+        checks.append(at_least(name, float(mine.completeness[k] - theirs[k]), 0.0))
     return checks

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from _completeness import EDGES, together
-from _photometry import OURS, SEXTRACTOR, USUAL, Offsets, Photometry
+from _photometry import MODEL, OURS, SEXTRACTOR, USUAL, Offsets, Photometry
 from _truth import spread
 
 from mpipipe.data.photo_calib import MAG_PER_RELATIVE
@@ -16,7 +16,10 @@ from mpipipe.data.photo_calib import MAG_PER_RELATIVE
 BINS = np.arange(16.5, 25.01, 0.5)
 FEWEST = 12
 """Stars that a point is drawn from."""
-_COLOURS = {OURS: "#d1495b", SEXTRACTOR: "#30638e", USUAL: "#7fb2d9", "photutils": "#8d9b4e"}
+_COLOURS = {
+    OURS: "#d1495b", SEXTRACTOR: "#30638e", MODEL: "#7b4fa3", USUAL: "#7fb2d9", "sep": "#e0a030",
+    "photutils": "#8d9b4e",
+}  # fmt: skip
 
 
 def draw(scores: Mapping[str, Photometry], path: Path) -> None:
@@ -28,17 +31,19 @@ def draw(scores: Mapping[str, Photometry], path: Path) -> None:
 
     figure, (bias, scatter, found) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     for name, score in scores.items():
-        if "psfFlux" in score.stars and name in _COLOURS:
+        if "psfFlux" in score.stars:
             _draw_stars(bias, scatter, name, score.star("psfFlux").finite())
-        if name in _COLOURS:
+        if name != MODEL:
             _draw_completeness(found, name, score)
     bias.axhline(0, color="0.7", lw=0.8, zorder=0)
-    bias.set(xlabel="true magnitude", ylabel="median of measured - true, mmag", ylim=(-40, 40))
+    bias.set(xlabel="true magnitude", ylabel="median of measured - true, mmag", ylim=(-25, 25))
     bias.set_title("bias of PSF magnitudes of lone stars")
     scatter.axhline(1, color="0.7", lw=0.8, zorder=0)
-    scatter.set(xlabel="true magnitude", ylabel="scatter / photon noise", ylim=(0.8, 3))
+    scatter.set(xlabel="true magnitude", ylabel="scatter / photon noise", ylim=(0.8, 2.2))
     scatter.set_title("their scatter")
     found.set(xlabel="true SNR", ylabel="share found", ylim=(0, 1.02), xscale="log")
+    found.set_xticks(EDGES[:-1], [f"{edge:g}" for edge in EDGES[:-1]])
+    found.minorticks_off()
     found.set_title("completeness (purity in the legend)")
     for axes in (bias, scatter, found):
         axes.legend(fontsize=8, frameon=False)
@@ -51,7 +56,8 @@ def _draw_stars(bias: Any, scatter: Any, name: str, stars: Offsets) -> None:
     rows = []
     for low, high in zip(BINS, BINS[1:], strict=False):
         some = stars.between("mag", float(low), float(high))
-        if len(some.off) < FEWEST or np.median(some.snr) < 5:
+        # Nearer the limit those are left that noise has made bright.
+        if len(some.off) < FEWEST or np.median(some.snr) < 10:
             continue
         middle, width = float(np.median(some.off)), spread(some.off)
         photon = spread(some.off * some.snr / MAG_PER_RELATIVE)
