@@ -1,7 +1,8 @@
 """Photometry of several programs on the same CCD-visits, beside each other and the truth.
 
 A flux's zero point on a CCD-visit is the one that the lone stars of mag 17 to 19 there give, of
-every program and every flux alike, so that neither photometric calibration nor aperture matters.
+every program and every flux alike, so that neither photometric calibration nor aperture matters; a
+flux that stars do not have takes the zero point of the program's PSF flux.
 Detections are not judged near saturated pixels, trails and edges, the same places for all.
 """
 
@@ -79,6 +80,12 @@ class Offsets:
         return cls(*(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)))
 
 
+def _zero_point(stars: Offsets) -> float:
+    """Median of bright stars; NaN of too few."""
+    bright = stars.finite().between("mag", *CALIBRATORS)
+    return float(np.median(bright.off)) if len(bright.off) >= FEWEST else float("nan")
+
+
 def _columns(offsets: Offsets) -> tuple[np.ndarray, ...]:
     return tuple(vars(offsets).values())
 
@@ -154,14 +161,14 @@ class Judge:
         ids = self.truth.sources["id"]
         order = np.argsort(ids)
         number = order[np.searchsorted(ids, pairs.true["id"], sorter=order)]
+        stars = {flux: self._offsets(rows[measured], true, flux) for flux in fluxes}
+        zeros = {flux: _zero_point(offsets) for flux, offsets in stars.items()}
         for flux in fluxes:
-            stars = self._offsets(rows[measured], true, flux)
-            bright = stars.finite().between("mag", *CALIBRATORS)
-            if len(bright.off) < FEWEST:
+            zero = zeros[flux] if np.isfinite(zeros[flux]) else zeros.get("psfFlux", np.nan)
+            if not np.isfinite(zero):
                 continue
-            zero = float(np.median(bright.off))
             galaxies = self._offsets(pairs.rows, number, flux)
-            for all_of, one in ((score.stars, stars), (score.galaxies, galaxies)):
+            for all_of, one in ((score.stars, stars[flux]), (score.galaxies, galaxies)):
                 moved = Offsets(one.key, one.mag, one.snr, one.off - zero, one.error)
                 all_of.setdefault(flux, []).append(moved)
 
