@@ -33,8 +33,11 @@ def checks(runs: Sequence[CharacterizedRun]) -> list[Check]:
         for truth in run.truths():
             src = run.rows("src", truth)
             mask = read_exposure(run.calexp(truth)).mask
-            fwhm = truth.fwhm
-            found.append(_completeness.compare(src, truth.sources, mask, truth.spoiled, fwhm))
+            found.append(
+                _completeness.compare(
+                    src, truth.sources, mask, truth.spoiled, truth.fwhm, _truth.STAR
+                )
+            )
             spent = run.stage_seconds(truth)
             own = spent["sfm.sourceDetection"] + spent["sfm.sourceMeasurement"]
             seconds.append(own / found[-1].megapixels)
@@ -42,7 +45,7 @@ def checks(runs: Sequence[CharacterizedRun]) -> list[Check]:
             n_rows += len(src)
     both = together(found)
     rows = [
-        Check("crowded: true sources of SNR above 5 per square degree",
+        Check("crowded: stars of SNR above 5 per square degree",
               float(both.n_true.sum()) / sum(areas)),
         Check("crowded: rows per square degree", n_rows / sum(areas)),
     ]  # fmt: skip

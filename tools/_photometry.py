@@ -157,7 +157,7 @@ class Judge:
         measured, true = _truth.matched(
             rows["x"], rows["y"], self.truth, self._stars, 0.5 * self.truth.fwhm
         )
-        pairs = _measured.galaxies(self.truth, rows, _measured.find(self.truth, rows))
+        pairs = _measured.galaxies(self.truth, rows)
         ids = self.truth.sources["id"]
         order = np.argsort(ids)
         number = order[np.searchsorted(ids, pairs.true["id"], sorter=order)]
@@ -173,7 +173,7 @@ class Judge:
                 all_of.setdefault(flux, []).append(moved)
 
     def detected(self, rows: np.ndarray) -> Detected:
-        """Completeness and purity, the same places left out for everybody."""
+        """Completeness of stars and purity, the same places left out for everybody."""
         x, y = rows["x"], rows["y"]
         ny, nx = self._mask.shape
         at_y = np.clip(np.rint(y), 0, ny - 1).astype(int)
@@ -186,8 +186,10 @@ class Judge:
         excused |= (np.minimum(x, nx - 1 - x) < reach) | (np.minimum(y, ny - 1 - y) < reach)
         table = np.zeros(len(rows), [("x", "f8"), ("y", "f8"), ("flag_edge", "?")])
         table["x"], table["y"], table["flag_edge"] = x, y, excused
-        truth = self.truth
-        return _completeness.compare(table, truth.sources, self._mask, truth.spoiled, truth.fwhm)
+        truth, mask = self.truth, self._mask
+        return _completeness.compare(
+            table, truth.sources, mask, truth.spoiled, truth.fwhm, _truth.STAR
+        )
 
     def _offsets(self, rows: np.ndarray, true: np.ndarray, flux: str) -> Offsets:
         sources = self.truth.sources[true]
