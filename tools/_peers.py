@@ -1,5 +1,7 @@
 """Other programs for the same work: SExtractor with PSFEx, Piff, SCAMP. Installed, run, read.
 
+For photometry see `_peers_photometry`.
+
 CPU seconds are those of their processes, with all that they start and read.
 """
 
@@ -25,10 +27,13 @@ from mpipipe.data.mask import is_set
 
 TOOLS = Path(__file__).resolve().parent
 HOME = TOOLS.parent / "build" / "peers"
-"""Where Piff lives, in a virtual environment of its own."""
+"""Where the peers in Python live, in a virtual environment of their own."""
 
 PACKAGES = {"source-extractor": "source-extractor", "psfex": "psfex", "scamp": "scamp"}
 """Command to its Debian package."""
+
+LIBRARIES = ("piff>=1.5", "photutils>=2.0", "sep>=1.4")
+"""What goes into the virtual environment."""
 
 STAMP = 41
 UNUSABLE = ("BAD", "SAT", "NO_DATA", "STREAK", "CR", "INTRP")
@@ -41,7 +46,7 @@ class PeerError(RuntimeError):
 
 
 def install() -> None:
-    """Install what is missing: Debian packages as root, Piff into a virtual environment.
+    """Install what is missing: Debian packages as root, libraries into a virtual environment.
 
     Raises
     ------
@@ -51,14 +56,15 @@ def install() -> None:
     missing = [package for name, package in PACKAGES.items() if shutil.which(name) is None]
     if missing:
         apt = ["apt-get", "-q", "-y", "--no-install-recommends", "install", *missing]
-        _call(apt if os.getuid() == 0 else ["sudo", "-n", *apt])
-    if not (HOME / ".done").exists():
-        _call([sys.executable, "-m", "venv", "--clear", str(HOME)])
-        _call([str(HOME / "bin" / "python"), "-m", "pip", "install", "-q", "piff>=1.5"])
-        (HOME / ".done").touch()
+        call(apt if os.getuid() == 0 else ["sudo", "-n", *apt])
+    done = HOME / ".done"
+    if not done.exists() or done.read_text() != str(LIBRARIES):
+        call([sys.executable, "-m", "venv", "--clear", HOME])
+        call([HOME / "bin" / "python", "-m", "pip", "install", "-q", *LIBRARIES])
+        done.write_text(str(LIBRARIES))
 
 
-def _call(command: Sequence[object], folder: Path | None = None) -> tuple[str, float]:
+def call(command: Sequence[object], folder: Path | None = None) -> tuple[str, float]:
     """What a command printed, and its CPU seconds."""
     before = getrusage(RUSAGE_CHILDREN)
     try:
@@ -80,7 +86,7 @@ def _call(command: Sequence[object], folder: Path | None = None) -> tuple[str, f
     return done.stdout, seconds
 
 
-def _options(values: Mapping[str, object]) -> list[str]:
+def options_of(values: Mapping[str, object]) -> list[str]:
     """Options of one of Bertin's programs."""
     return [word for key, value in values.items() for word in (f"-{key}", str(value))]
 
@@ -208,12 +214,12 @@ def extract(one: Prepared, stamps: bool) -> tuple[Path, float]:
         "CHECKIMAGE_TYPE": "NONE",
         "VERBOSE_TYPE": "QUIET",
     }
-    command = ["source-extractor", one.image, "-c", _no_file(one.folder), *_options(options)]
-    _, seconds = _call(command, one.folder)
+    command = ["source-extractor", one.image, "-c", no_file(one.folder), *options_of(options)]
+    _, seconds = call(command, one.folder)
     return catalogue, seconds
 
 
-def _no_file(folder: Path) -> Path:
+def no_file(folder: Path) -> Path:
     """An empty configuration: what a program does is said by its options alone."""
     path = folder / "empty.conf"
     path.touch()
@@ -254,13 +260,13 @@ def psfex(one: Prepared, catalogue: Path, places: np.ndarray) -> tuple[np.ndarra
         "NTHREADS": 1,
         "VERBOSE_TYPE": "QUIET",
     }
-    _, seconds = _call(
-        ["psfex", catalogue, "-c", _no_file(one.folder), *_options(options)], one.folder
+    _, seconds = call(
+        ["psfex", catalogue, "-c", no_file(one.folder), *options_of(options)], one.folder
     )
     return draw_psfex(catalogue.with_suffix(".psf"), places), seconds
 
 
-def draw_psfex(path: Path, places: np.ndarray) -> np.ndarray:
+def draw_psfex(path: Path, places: np.ndarray, oversampling: int = 1) -> np.ndarray:
     """A .psf file's model at (zero-based) places, each star on the middle pixel of its stamp."""
     from astropy.io import fits
 
@@ -272,12 +278,13 @@ def draw_psfex(path: Path, places: np.ndarray) -> np.ndarray:
     v = (places[:, 1] + 1.0 - head["POLZERO2"]) / head["POLSCAL2"]
     terms = [u**p * v**q for q in range(degree + 1) for p in range(degree + 1 - q)]
     models = np.tensordot(np.stack(terms, axis=1), basis, axes=1)
-    return np.array([resampled(model, step, STAMP) for model in models])
+    size = oversampling * (STAMP - 1) + 1
+    return np.array([resampled(model, step, size, 1.0 / oversampling) for model in models])
 
 
-def resampled(model: np.ndarray, step: float, size: int) -> np.ndarray:
-    """A model sampled every `step` pixels, at whole pixels, by Lanczos-3; zero outside."""
-    offset = (np.arange(size) - size // 2) / step
+def resampled(model: np.ndarray, step: float, size: int, spacing: float = 1.0) -> np.ndarray:
+    """A model sampled every `step` pixels, every `spacing` pixels, by Lanczos-3; zero outside."""
+    offset = (np.arange(size) - size // 2) * spacing / step
     weights = []
     for n in model.shape:
         d = offset[:, None] - (np.arange(n) - n // 2)[None, :]
@@ -331,7 +338,7 @@ def run_piff(
         )
     path = jobs[0][0].folder / "piff.json"
     path.write_text(json.dumps(listed))
-    out, _ = _call([HOME / "bin" / "python", TOOLS / "_piff_worker.py", path])
+    out, _ = call([HOME / "bin" / "python", TOOLS / "_piff_worker.py", path])
     found = []
     for job, said in zip(listed, json.loads(out.strip().splitlines()[-1]), strict=True):
         stamps = np.empty((0, STAMP, STAMP)) if said["error"] else np.load(job["out"])
@@ -368,8 +375,8 @@ def scamp(catalogues: Sequence[Path], reference: Path) -> tuple[list[Any], float
         "NTHREADS": 1,
         "VERBOSE_TYPE": "QUIET",
     }
-    command = ["scamp", *catalogues, "-c", _no_file(folder), *_options(options)]
-    _, seconds = _call(command, folder)
+    command = ["scamp", *catalogues, "-c", no_file(folder), *options_of(options)]
+    _, seconds = call(command, folder)
     solutions = []
     for path in catalogues:
         text = path.with_suffix(".head").read_text(errors="replace")

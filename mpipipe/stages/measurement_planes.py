@@ -22,7 +22,7 @@ class MeasurementPlanes:
     Attributes
     ----------
     unusable
-        (ny, nx) bool: pixels without a value of their own (BAD, NO_DATA).
+        (ny, nx) bool: pixels without a value of their own (BAD, NO_DATA) or without a variance.
     variance
         (ny, nx) float32, electron^2: sky, read noise and masters, without the light of sources,
         whose own photons each measurement adds for its flux.
@@ -43,8 +43,8 @@ def measurement_planes(calexp: Exposure, default_fwhm: float) -> MeasurementPlan
     default_fwhm
         Pixels, for an image without stars.
     """
-    finite = np.isfinite(calexp.image) & np.isfinite(calexp.variance)
-    unusable = ((calexp.mask & _BAD) != 0) | ~finite
+    known = np.isfinite(calexp.image) & np.isfinite(calexp.variance) & (calexp.variance > 0)
+    unusable = ((calexp.mask & _BAD) != 0) | ~known
     saturated = (calexp.mask & VALUE["SAT"]) != 0
     seeing = measure_seeing(
         calexp.image, calexp.variance, unusable | saturated, default_seeing(default_fwhm)
