@@ -34,57 +34,74 @@ def fill_taps(shift: float, taps: np.ndarray) -> None:
     if abs(shift) < 1e-12:
         taps[REACH] = 1.0
         return
-    total = 0.0
+    sine, total = np.sin(np.pi * shift) / np.pi, 0.0
     for m in range(N_TAPS):
         t = m - REACH + shift  # distance of the sample from where the value is wanted
-        if abs(t) < REACH:
-            q = 1 - (t / REACH) ** 2
-            window = 0.0
-            for k in range(len(_WINDOW) - 1, -1, -1):
-                window = window * q + _WINDOW[k]
-            taps[m] = window * (np.sin(np.pi * t) / (np.pi * t) if abs(t) > 1e-12 else 1.0)
+        q = 1 - t * t / (REACH * REACH)
+        if q > 0:
+            even = odd = 0.0  # two short series take half the time of one
+            for k in range(len(_WINDOW) - 1, 0, -2):
+                odd = odd * q * q + _WINDOW[k]
+                even = even * q * q + _WINDOW[k - 1]
+            taps[m] = (even + q * odd) * (sine / t if abs(t) > 1e-12 else 1.0)
             total += taps[m]
+        sine = -sine
     taps /= total
 
 
 @njit(cache=True)
-def shift_image(
-    image: np.ndarray, dx: float, dy: float, padded: np.ndarray, taps: np.ndarray, out: np.ndarray
-) -> None:
-    """Move `image` by (+dx, +dy), |dx| and |dy| <= 0.5, into `out`.
+def _convolve(values: np.ndarray, step: int, taps: np.ndarray, out: np.ndarray) -> None:
+    """``out[i] = sum_m taps[m] values[i + m step]``.
 
-    Beyond its edges the image goes on with the value of the edge.
-
-    Parameters
-    ----------
-    image, out
-        (size, size) float64.
-    padded
-        Scratch, (size, size + 2 REACH) float64.
-    taps
-        Scratch, (N_TAPS,) float64.
+    Written out so that sums stay in registers; with unsigned indices, which need no test for
+    negative ones, the loop runs on vectors.
     """
-    size = image.shape[0]
+    t0, t1, t2, t3, t4, t5, t6 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6]
+    t7, t8, t9, t10, t11, t12 = taps[7], taps[8], taps[9], taps[10], taps[11], taps[12]
+    s1 = np.uint64(step)
+    s2, s3, s4 = s1 + s1, s1 + s1 + s1, s1 + s1 + s1 + s1
+    s5, s6, s7, s8 = s4 + s1, s4 + s2, s4 + s3, s4 + s4
+    s9, s10, s11, s12 = s8 + s1, s8 + s2, s8 + s3, s8 + s4
+    for k in range(len(out)):
+        i = np.uint64(k)
+        out[i] = (
+            t0 * values[i] + t1 * values[i + s1] + t2 * values[i + s2] + t3 * values[i + s3]
+            + t4 * values[i + s4] + t5 * values[i + s5] + t6 * values[i + s6]
+            + t7 * values[i + s7] + t8 * values[i + s8] + t9 * values[i + s9]
+            + t10 * values[i + s10] + t11 * values[i + s11] + t12 * values[i + s12]
+        )  # fmt: skip
+
+
+@njit(cache=True)
+def _copy(values: np.ndarray, out: np.ndarray) -> None:
+    for k in range(len(out)):
+        i = np.uint64(k)
+        out[i] = values[i]
+
+
+@njit(cache=True)
+def shift_image(image: np.ndarray, dx: float, dy: float, out: np.ndarray) -> None:
+    """Move `image` by (+dx, +dy), |dx| and |dy| <= 0.5, into `out`; both are (size, size).
+
+    Beyond its edges the image goes on with the value of the edge. Sums are of its type.
+    """
+    size, kind = image.shape[0], image.dtype
+    last = REACH + size
+    taps = np.empty(N_TAPS, kind)
+    # Whole images at once: long loops run on vectors.
+    higher = np.empty((last + REACH, size), kind)
+    for j in range(last + REACH):
+        _copy(image[min(max(j - REACH, 0), size - 1)], higher[j])
+    moved = np.empty((size, size), kind)
     fill_taps(dy, taps)
+    _convolve(higher.reshape(-1), size, taps, moved.reshape(-1))
+    wider = np.empty((size, last + REACH), kind)
     for j in range(size):
-        row = padded[j]
-        row[:] = 0.0
-        for m in range(N_TAPS):
-            tap = taps[m]
-            if tap == 0.0:
-                continue
-            source = image[min(max(j + m - REACH, 0), size - 1)]
-            for i in range(size):
-                row[REACH + i] += tap * source[i]
-        row[:REACH] = row[REACH]
-        row[REACH + size :] = row[REACH + size - 1]
+        _copy(moved[j], wider[j, REACH:last])
+        for k in range(REACH):
+            wider[j, k], wider[j, last + k] = moved[j, 0], moved[j, size - 1]
+    whole = np.empty((size, last + REACH), kind)
     fill_taps(dx, taps)
+    _convolve(wider.reshape(-1), 1, taps, whole.reshape(-1)[: -2 * REACH])
     for j in range(size):
-        row, target = padded[j], out[j]
-        target[:] = 0.0
-        for m in range(N_TAPS):
-            tap = taps[m]
-            if tap == 0.0:
-                continue
-            for i in range(size):
-                target[i] += tap * row[i + m]
+        _copy(whole[j, :size], out[j])

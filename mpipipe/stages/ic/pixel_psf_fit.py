@@ -27,7 +27,7 @@ from mpipipe.data.circle import circle_weights
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.pixel_draw import draw_images, evaluate, shift_images
 from mpipipe.data.pixel_psf import PixelPsf, order_of
-from mpipipe.data.pixel_shift import N_TAPS, REACH, shift_image
+from mpipipe.data.pixel_shift import shift_image
 from mpipipe.stages.ic.psf_stars import PsfFit, PsfOptions, PsfStars
 from mpipipe.stages.psf_photometry import PSF_SOURCE, fit_stamps
 from mpipipe.stages.seeing import FWHM_OF_SIGMA
@@ -184,15 +184,14 @@ def _gather(
     n, size, _ = stamps.shape
     half = size // 2
     model, drawn, residual = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
-    padded, taps = np.empty((size, size + 2 * REACH)), np.empty(N_TAPS)
     for k in range(n):
         evaluate(coefficients, terms[k], model)
-        shift_image(model, dx[k], dy[k], padded, taps, drawn)
+        shift_image(model, dx[k], dy[k], drawn)
         for j in range(size):
             for i in range(size):
                 known = 0.0 if bad[k, j, i] else 1.0
                 residual[j, i] = known * (stamps[k, j, i] / flux[k] - drawn[j, i])
-        shift_image(residual, -dx[k], -dy[k], padded, taps, drawn)
+        shift_image(residual, -dx[k], -dy[k], drawn)
         total, count = 0.0, 0
         for j in range(size):
             for i in range(size):
