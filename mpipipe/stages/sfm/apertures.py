@@ -11,11 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import sep
 from numba import njit
 
 from mpipipe.data.mask import VALUE
-from mpipipe.data.psf import Psf
 from mpipipe.data.src import APERTURES
 from mpipipe.stages.matched_filter import robust_width
 from mpipipe.stages.measurement_planes import MeasurementPlanes
@@ -23,11 +21,11 @@ from mpipipe.stages.near import planes_near
 
 _MOST_BLANK = 3000
 _LEAST_BLANK = 60
-_CHUNK = 256
-_STRIPS = 16
 _LEAST_GOOD = 0.5
 """Share of a circle that has to be usable."""
-_CUT = sep.APER_TRUNC | sep.APER_ALLMASKED
+_SMALL, _STRIPS = 2.5, 16
+_ALL_OF_PIXEL = 0.7072
+"""A pixel whose centre is this far from the rim lies on one side of it."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +52,10 @@ class NoiseFactors:
         return np.asarray(np.interp(radius, self.radius, self.factor))
 
 
-def circle(
-    image: np.ndarray, planes: MeasurementPlanes, x: np.ndarray, y: np.ndarray, radius: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums in circles: flux, error from the sky alone, and whether it was cut.
-
-    Unusable pixels are replaced by the mean of the aperture's others.
-    """
-    flux, error, flag = sep.sum_circle(
-        image, x, y, radius, var=planes.variance, mask=planes.unusable
-    )
-    return flux, error, (flag & _CUT) != 0
-
-
 def circles(
     residual: np.ndarray,
     planes: MeasurementPlanes,
-    psf: Psf,
+    models: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
     psf_flux: np.ndarray,
@@ -82,6 +67,8 @@ def circles(
 
     Parameters
     ----------
+    models
+        (n, size, size) images of the PSF, their middle pixels at (round(x), round(y)).
     psf_flux
         What was taken off for each source, electrons; NaN: nothing.
     radii
@@ -94,17 +81,13 @@ def circles(
     is_cut
         (n, k) bool: the circle leaves the image, or less than half of it is usable.
     """
-    n = len(x)
-    flux, variance = np.zeros((n, len(radii))), np.zeros((n, len(radii)))
-    good = np.zeros((n, len(radii)))
-    own = np.nan_to_num(psf_flux)
-    for first in range(0, n, _CHUNK):
-        some = slice(first, first + _CHUNK)
-        models = psf.images(x[some], y[some])
-        _sum_circles(
-            residual, planes.variance, planes.unusable, models, x[some], y[some], own[some],
-            np.asarray(radii, float), flux[some], variance[some], good[some],
-        )  # fmt: skip
+    radii = np.asarray(radii, float)
+    sums = np.zeros((3, len(x), len(radii)))
+    _sum_circles(
+        residual, planes.variance, planes.unusable, models, x, y, np.nan_to_num(psf_flux), radii,
+        sums[0], sums[1], sums[2],
+    )  # fmt: skip
+    flux, variance, good = sums
     ny, nx = residual.shape
     room = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
     is_cut = (room[:, None] < radii) | (good < _LEAST_GOOD * np.pi * np.square(radii))
@@ -113,12 +96,29 @@ def circles(
 
 @njit(cache=True)
 def _share(dx: float, dy: float, radius: float) -> float:
-    """Share of the pixel whose centre lies at (dx, dy) that is inside a circle about (0, 0)."""
+    """Share of the pixel whose centre lies at (dx, dy) that is inside a circle about (0, 0).
+
+    That of the half plane beside the chord which has the arc's mean distance: right to 0.005 where
+    the radius is 2.5 pixels, and better for larger ones. Smaller circles are summed in strips.
+    """
     distance = np.sqrt(dx * dx + dy * dy)
-    if distance > radius + 0.7072:
-        return 0.0
-    if distance < radius - 0.7072:
-        return 1.0
+    depth = radius - distance
+    if abs(depth) > _ALL_OF_PIXEL:
+        return 1.0 if depth > 0 else 0.0
+    if radius < _SMALL:
+        return _strips(dx, dy, radius)
+    a, b = max(abs(dx), abs(dy)) / distance, min(abs(dx), abs(dy)) / distance
+    depth -= _sag(a, b, depth) / (2 * radius)
+    flat, far = 0.5 * (a - b), 0.5 * (a + b)
+    if abs(depth) <= flat:
+        return 0.5 + depth / a
+    corner = (far - abs(depth)) ** 2 / (2 * a * b) if abs(depth) < far else 0.0
+    return 1 - corner if depth > 0 else corner
+
+
+@njit(cache=True)
+def _strips(dx: float, dy: float, radius: float) -> float:
+    """The share, strip by strip of the pixel."""
     total = 0.0
     for k in range(_STRIPS):
         x = dx + (k + 0.5) / _STRIPS - 0.5
@@ -127,6 +127,18 @@ def _share(dx: float, dy: float, radius: float) -> float:
             height = np.sqrt(square)
             total += max(min(height, dy + 0.5) - max(-height, dy - 0.5), 0.0)
     return total / _STRIPS
+
+
+@njit(cache=True)
+def _sag(a: float, b: float, depth: float) -> float:
+    """Mean square of the distance along the chord, from where the radius meets it.
+
+    The chord crosses the unit pixel at `depth` from its centre; its normal is (a, b), a >= b >= 0.
+    """
+    t = min(abs(depth), 0.5 * (a + b))
+    first = (0.5 - t * b) / a
+    second = (t * a - 0.5) / b if t > 0.5 * (a - b) else (-0.5 - t * b) / a
+    return (first * first + first * second + second * second) / 3
 
 
 @njit(cache=True, error_model="numpy")
@@ -146,22 +158,35 @@ def _sum_circles(
     """Add up flux, sky variance and usable area of every source and circle."""
     ny, nx = residual.shape
     half = models.shape[1] // 2
+    last = len(radii) - 1
+    most = (radii[last] + _ALL_OF_PIXEL) ** 2
     for k in range(len(xs)):
         # As `Psf.images` places them: halves to even.
         mx, my = int(np.round(xs[k])), int(np.round(ys[k]))
-        reach = int(radii[-1]) + 2
+        reach = int(radii[last]) + 2
         for y in range(max(0, my - reach), min(ny, my + reach + 1)):
+            dy = y - ys[k]
             for x in range(max(0, mx - reach), min(nx, mx + reach + 1)):
+                dx = x - xs[k]
+                square = dx * dx + dy * dy
+                if square > most:
+                    continue
                 value, v, known = 0.0, 0.0, 0.0
                 if not unusable[y, x]:
                     value, v, known = residual[y, x], variance[y, x], 1.0
                 j, i = y - my + half, x - mx + half
                 if 0 <= j <= 2 * half and 0 <= i <= 2 * half:
                     value += own[k] * models[k, j, i]
-                for r in range(len(radii) - 1, -1, -1):
-                    share = _share(x - xs[k], y - ys[k], radii[r])
-                    if share == 0.0:
+                distance = np.sqrt(square)
+                for r in range(last, -1, -1):
+                    if distance > radii[r] + _ALL_OF_PIXEL:
                         break
+                    if distance < radii[r] - _ALL_OF_PIXEL:
+                        flux[k, r] += value
+                        noise[k, r] += v
+                        good[k, r] += known
+                        continue
+                    share = _share(dx, dy, radii[r])
                     flux[k, r] += share * value
                     noise[k, r] += share * share * v
                     good[k, r] += share * known
@@ -184,9 +209,10 @@ def noise_factors(
     y, x = y[blank].astype(float)[:_MOST_BLANK], x[blank].astype(float)[:_MOST_BLANK]
     if len(y) < _LEAST_BLANK:
         return NoiseFactors(radius, np.full(len(radius), max(map_width, 1.0)), 0)
+    nothing = np.zeros(len(y))
+    sums = circles(image, planes, np.zeros((len(y), 1, 1)), x, y, nothing, radius)
     factors = []
-    for r in radius:
-        flux, error, cut = circle(image, planes, x, y, float(r))
+    for flux, error, cut in zip(*(one.T for one in sums), strict=True):
         sound = ~cut & (error > 0)
         width = robust_width(flux[sound] / error[sound])
         factors.append(max(width, 1.0) if np.isfinite(width) else max(map_width, 1.0))

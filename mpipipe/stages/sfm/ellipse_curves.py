@@ -16,8 +16,11 @@ _CELL = 0.25
 """Edges of annuli are multiples of this, pixels, so that a table finds the annulus of a pixel."""
 _FINE, _RATIO = 6.0, 1.06
 """Annuli are 0.5 pixels wide up to this radius, then grow by this ratio."""
-_SUBPIXELS = ((4.0, 5), (10.0, 3))
-"""Pixels nearer than this are split into n x n."""
+_NEAR, _FAR = 2.5, 10.0
+"""Pixels: nearer ones are split into 5 x 5; up to the other radius, into three along their own."""
+_SPLIT = 5
+_THIRD = 0.3536
+"""Three points this far apart along any direction scatter as a pixel does: by sqrt(1 / 12)."""
 _LEAST_KNOWN = 0.3
 """Share of an annulus that has to be known."""
 
@@ -26,7 +29,7 @@ _RING = (0.8, 1.25)
 _PETROSIAN_STEP = 1.04
 _PETROSIAN_APERTURE = 2.0
 _KRON_APERTURE = 2.5
-_KRON_REACH = 6.0
+KRON_REACH = 6.0
 
 OK, NO_CROSSING, CUT, NOT_POSITIVE = 0, 1, 2, 3
 """States of a radius: sound; no crossing where the curve is known, or below the least radius;
@@ -95,7 +98,9 @@ def ellipse_curves(
     shape = (n, len(edges))
     flux, sky, first = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     last = np.zeros(n, np.int64)
-    _sum_annuli(light, variance, known, x, y, moments, edges, cells, flux, sky, first, last)
+    # Mean radius of an annulus of even brightness.
+    middle = 2 / 3 * np.diff(edges**3) / np.diff(edges**2)
+    _sum_annuli(light, variance, known, x, y, moments, edges, cells, middle, flux, sky, first, last)
     return Curves(edges, flux, sky, first, last)
 
 
@@ -109,37 +114,36 @@ def _sum_annuli(
     moments: np.ndarray,
     edges: np.ndarray,
     cells: np.ndarray,
+    middle: np.ndarray,
     flux: np.ndarray,
     sky: np.ndarray,
     first: np.ndarray,
     last: np.ndarray,
 ) -> None:
     m = len(edges) - 1
-    area, good = np.empty(m), np.empty(m)
+    sums = np.empty((m, 4))
     for k in range(len(light)):
         ixx, iyy, ixy = moments[k]
         determinant = ixx * iyy - ixy * ixy
         if not (determinant > 0 and ixx > 0):
             continue
         root = np.sqrt(determinant)
-        pxx, pxy, pyy = iyy / root, -ixy / root, ixx / root
-        area[:], good[:] = 0.0, 0.0
-        _add_pixels(
-            light[k], variance[k], known[k], xs[k], ys[k], pxx, pxy, pyy, cells,
-            flux[k], sky[k], first[k], area, good,
-        )  # fmt: skip
+        sums[:] = 0.0
+        form = iyy / root, -ixy / root, ixx / root
+        _add_pixels(light[k], variance[k], known[k], xs[k], ys[k], form, cells, sums)
         # Beyond this the ellipse leaves the stamp.
         longest = np.sqrt(max(ixx, iyy) / root)
         whole = (light.shape[1] // 2 - 1) / longest
         for a in range(m):
+            area, good = sums[a, 2], sums[a, 3]
             if edges[a + 1] > whole:
-                area[a] = max(area[a], np.pi * (edges[a + 1] ** 2 - edges[a] ** 2))
-            if not good[a] > _LEAST_KNOWN * area[a]:
+                area = max(area, np.pi * (edges[a + 1] ** 2 - edges[a] ** 2))
+            if not good > _LEAST_KNOWN * area:
                 break
-            scale = area[a] / good[a]
-            flux[k, a + 1] = flux[k, a] + scale * flux[k, a + 1]
-            sky[k, a + 1] = sky[k, a] + scale * scale * sky[k, a + 1]
-            first[k, a + 1] = first[k, a] + scale * first[k, a + 1]
+            scale = area / good
+            flux[k, a + 1] = flux[k, a] + scale * sums[a, 0]
+            sky[k, a + 1] = sky[k, a] + scale * scale * sums[a, 1]
+            first[k, a + 1] = first[k, a] + scale * sums[a, 0] * middle[a]
             last[k] = a + 1
 
 
@@ -150,60 +154,135 @@ def _add_pixels(
     known: np.ndarray,
     x: float,
     y: float,
-    pxx: float,
-    pxy: float,
-    pyy: float,
+    form: tuple[float, float, float],
     cells: np.ndarray,
-    flux: np.ndarray,
-    sky: np.ndarray,
-    first: np.ndarray,
-    area: np.ndarray,
-    good: np.ndarray,
+    sums: np.ndarray,
 ) -> None:
-    """Sums of single annuli: entry a + 1 of the sums, a of the areas, is annulus a."""
+    """Add pixels to annuli: light, variance, area and known area. `form` is Pxx, Pxy, Pyy."""
     size = light.shape[0]
-    half = size // 2
-    most = 1 / _CELL
+    radius, step = np.empty(size), np.empty(size)
     for j in range(size):
-        dy = j - half - y
-        for i in range(size):
-            dx = i - half - x
-            r = np.sqrt(pxx * dx * dx + 2 * pxy * dx * dy + pyy * dy * dy)
-            cell = int(r * most)
-            if cell >= len(cells):
-                continue
-            square = dx * dx + dy * dy
-            n = 1
-            if square < _SUBPIXELS[0][0] ** 2:
-                n = _SUBPIXELS[0][1]
-            elif square < _SUBPIXELS[1][0] ** 2:
-                n = _SUBPIXELS[1][1]
-            share = 1.0 / (n * n)
-            value, v = share * light[j, i], share * variance[j, i]
-            if n == 1:
-                a = cells[cell]
-                area[a] += 1.0
-                if known[j, i]:
-                    good[a] += 1.0
-                    flux[a + 1] += value
-                    sky[a + 1] += v
-                    first[a + 1] += value * r
-                continue
-            for jj in range(n):
-                sy = dy + (jj + 0.5) / n - 0.5
-                for ii in range(n):
-                    sx = dx + (ii + 0.5) / n - 0.5
-                    s = np.sqrt(pxx * sx * sx + 2 * pxy * sx * sy + pyy * sy * sy)
-                    cell = int(s * most)
-                    if cell >= len(cells):
-                        continue
-                    a = cells[cell]
-                    area[a] += share
-                    if known[j, i]:
-                        good[a] += share
-                        flux[a + 1] += value
-                        sky[a + 1] += v
-                        first[a + 1] += value * s
+        dy = j - size // 2 - y
+        row = light[j], variance[j], known[j]
+        low = high = size
+        rest = _FAR * _FAR - dy * dy
+        if rest > 0:
+            reach, middle = np.sqrt(rest), size // 2 + x
+            low = max(0, int(np.ceil(middle - reach)))
+            high = min(size, int(np.floor(middle + reach)) + 1)
+            _radii(size // 2 + x, dy, form, radius, step)
+        _add_far(row, 0, low, size // 2 + x, dy, form, cells, sums)
+        _add_far(row, high, size, size // 2 + x, dy, form, cells, sums)
+        _add_thirds(row, low, high, size // 2 + x, dy, radius, step, cells, sums)
+        for i in range(low, high):
+            dx = i - size // 2 - x
+            if dx * dx + dy * dy <= _NEAR * _NEAR:
+                _add_split(row, i, dx, dy, form, cells, sums)
+
+
+@njit(cache=True, error_model="numpy")
+def _radii(
+    middle: float, dy: float, form: tuple[float, float, float], radius: np.ndarray, step: np.ndarray
+) -> None:
+    """Mean elliptical radius of a row's pixels, and between its three points, both in cells."""
+    pxx, pxy, pyy = form
+    for k in range(len(radius)):
+        i = np.uint64(k)  # here and below unsigned, without a test for negative indices
+        dx = k - middle
+        # Half the slope of r^2, and r^2, of the ellipse's radius r.
+        gx, gy = pxx * dx + pxy * dy, pxy * dx + pyy * dy
+        square = gx * dx + gy * dy
+        slope = (gx * gx + gy * gy) / square
+        r = np.sqrt(square)
+        # The mean radius is more than that of the centre where lines of it are bent.
+        radius[i] = (r + (pxx + pyy - slope) / (24 * r)) * (1 / _CELL)
+        step[i] = np.sqrt(slope) * (_THIRD / _CELL)
+
+
+@njit(cache=True, error_model="numpy")
+def _add_far(
+    row: tuple[np.ndarray, np.ndarray, np.ndarray],
+    first: int,
+    last: int,
+    middle: float,
+    dy: float,
+    form: tuple[float, float, float],
+    cells: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Add pixels of a row whole."""
+    light, variance, known = row
+    pxx, pxy, pyy = form
+    mixed, across = 2 * pxy * dy, pyy * dy * dy
+    for k in range(first, last):
+        i, dx = np.uint64(k), k - middle
+        place = np.uint64(np.int64(np.sqrt(across + mixed * dx + pxx * dx * dx) * (1 / _CELL)))
+        if place < np.uint64(len(cells)):
+            a = np.uint64(cells[place])
+            if known[i]:
+                sums[a, 0] += light[i]
+                sums[a, 1] += variance[i]
+                sums[a, 3] += 1.0
+            sums[a, 2] += 1.0
+
+
+@njit(cache=True, error_model="numpy")
+def _add_thirds(
+    row: tuple[np.ndarray, np.ndarray, np.ndarray],
+    first: int,
+    last: int,
+    middle: float,
+    dy: float,
+    radius: np.ndarray,
+    step: np.ndarray,
+    cells: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Add pixels of a row, other than those nearest to the middle, in three parts each."""
+    light, variance, known = row
+    near, third = _NEAR * _NEAR - dy * dy, 1 / 3
+    for k in range(first, last):
+        i, dx = np.uint64(k), k - middle
+        if dx * dx <= near:
+            continue
+        for m in range(-1, 2):
+            place = np.uint64(np.int64(radius[i] + m * step[i]))
+            if place < np.uint64(len(cells)):
+                a = np.uint64(cells[place])
+                if known[i]:
+                    sums[a, 0] += third * light[i]
+                    sums[a, 1] += third * variance[i]
+                    sums[a, 3] += third
+                sums[a, 2] += third
+
+
+@njit(cache=True, error_model="numpy")
+def _add_split(
+    row: tuple[np.ndarray, np.ndarray, np.ndarray],
+    i: int,
+    dx: float,
+    dy: float,
+    form: tuple[float, float, float],
+    cells: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Add a pixel in 5 x 5 parts."""
+    share = 1 / (_SPLIT * _SPLIT)
+    good = share if row[2][i] else 0.0
+    value, v = good * row[0][i], good * row[1][i]
+    pxx, pxy, pyy = form
+    for m in range(_SPLIT):
+        sy = dy + (m - _SPLIT // 2) * (1 / _SPLIT)
+        for n in range(_SPLIT):
+            sx = dx + (n - _SPLIT // 2) * (1 / _SPLIT)
+            r = np.sqrt(pxx * sx * sx + 2 * pxy * sx * sy + pyy * sy * sy)
+            place = np.uint64(np.int64(r * (1 / _CELL)))
+            if place < np.uint64(len(cells)):
+                a = np.uint64(cells[place])
+                sums[a, 0] += value
+                sums[a, 1] += v
+                sums[a, 2] += share
+                sums[a, 3] += good
 
 
 @njit(cache=True)
@@ -273,7 +352,7 @@ def _kron(
         row = rows[k]
         row.radius, row.aperture, row.state = np.nan, least, NOT_POSITIVE
         known = edges[last[k]]
-        reach = min(_KRON_REACH * size[k], known)
+        reach = min(KRON_REACH * size[k], known)
         light = _at(edges, flux[k], last[k], reach)
         moment = _at(edges, first[k], last[k], reach)
         if not (light > 0 and moment > 0):

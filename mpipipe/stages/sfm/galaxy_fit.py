@@ -4,6 +4,8 @@ The transform of a galaxy is F P(k) G(k^T A k) exp(-i k d): the PSF with its pix
 product, and of all modes only those that the PSF passes count. White noise is white there as well.
 Levenberg-Marquardt with analytic derivatives; weak priors on size and shape keep faint sources from
 running away.
+
+Sums over modes are of single precision, in loops of one simple step each, which run on vectors.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ GALAXY = np.dtype(
 radius sqrt(a b), pixels; shape: of length ln(a/b), along x if eta1 > 0 and along x = y if eta2 > 0;
 chi2 per mode."""
 
-_LEAST_PSF = 0.004
+_LEAST_PSF = 0.015
 """Modes that the PSF passes less of do not count."""
 _SHAPE_PRIOR, _RADIUS_PRIOR = 0.6, 1.0
 _TYPICAL = 0.4
@@ -40,7 +42,9 @@ _MOST_ETA = 3.0
 
 @dataclass(frozen=True)
 class Modes:
-    """Transforms of stamps and PSFs, at the modes that count.
+    """Transforms of stamps and PSFs, at the modes that count: half of the plane.
+
+    A mode whose opposite is not in the list stands for both: it is multiplied by sqrt(2).
 
     Attributes
     ----------
@@ -49,11 +53,11 @@ class Modes:
     psf
         (n, m) float32: modulus of the PSF's transform.
     column, line
-        (m,) int64 indices into `k_x` and `k_y`; half of the plane.
-    k_x, k_y
-        Radians a pixel.
-    weight
-        (m,) 2, or 1 for modes whose opposite is in the list.
+        (m,) int32: steps along x, at least 0, and along y.
+    spacing
+        Of the modes, radians a pixel.
+    count
+        Of all modes, opposite ones included.
     noise
         (n,) variance of a mode from sky and read noise.
     """
@@ -63,15 +67,16 @@ class Modes:
     psf: np.ndarray
     column: np.ndarray
     line: np.ndarray
-    k_x: np.ndarray
-    k_y: np.ndarray
-    weight: np.ndarray
+    spacing: float
+    count: float
     noise: np.ndarray
 
     @property
     def grid(self) -> tuple[np.ndarray, ...]:
-        """`column`, `line`, `k_x`, `k_y`, `weight`."""
-        return self.column, self.line, self.k_x, self.k_y, self.weight
+        """`column`, `line`; kx, ky; and kx^2 + ky^2, kx^2 - ky^2, 2 kx ky; these are float32."""
+        kx, ky = self.spacing * self.column, self.spacing * self.line
+        waves = kx, ky, kx * kx + ky * ky, kx * kx - ky * ky, 2 * kx * ky
+        return self.column, self.line, *(one.astype(np.float32) for one in waves)
 
 
 def transform(
@@ -96,13 +101,14 @@ def transform(
     j, i = np.nonzero(strongest > _LEAST_PSF)
     psf, data = psf[:, j, i], data[:, j, i]
     modulus = np.abs(psf)
-    turned = data * np.conj(psf) / np.maximum(modulus, 1e-9)
+    twice = np.where(i == 0, 1, np.sqrt(2)).astype(np.float32)
+    turned = data * np.conj(psf) * (twice / np.maximum(modulus, 1e-9))
     counted = known.sum(axis=(1, 2))
     mean = variance.sum(axis=(1, 2), dtype=float) / np.maximum(counted, 1)
     return Modes(
-        np.ascontiguousarray(turned.real), np.ascontiguousarray(turned.imag), modulus,
-        i, j, 2 * np.pi * np.fft.rfftfreq(size), 2 * np.pi * np.fft.fftfreq(size),
-        np.where(i == 0, 1.0, 2.0), mean * size * size,
+        np.ascontiguousarray(turned.real), np.ascontiguousarray(turned.imag), modulus * twice,
+        i.astype(np.int32), np.where(j > size // 2, j - size, j).astype(np.int32),
+        2 * np.pi / size, float((twice * twice).sum()), mean * size * size,
     )  # fmt: skip
 
 
@@ -147,17 +153,91 @@ def fit_galaxies(modes: Modes, profile: Profile, start: np.ndarray, fwhm: float)
     """
     rows = start.copy()
     _fit_all(
-        modes.real, modes.imaginary, modes.psf, modes.grid, modes.noise,
-        profile.value, profile.slope, fwhm, rows,
+        modes.real, modes.imaginary, modes.psf, modes.grid, modes.spacing, modes.count,
+        modes.noise, _table(profile), fwhm, rows,
     )  # fmt: skip
     return rows
 
 
-@njit(cache=True)
-def _turn(k_axis: np.ndarray, shift: float, cosine: np.ndarray, sine: np.ndarray) -> None:
-    """Phases along one axis."""
-    for i in range(len(k_axis)):
-        cosine[i], sine[i] = np.cos(k_axis[i] * shift), np.sin(k_axis[i] * shift)
+def _table(profile: Profile) -> np.ndarray:
+    """(k, 4) float32: value, its step to the next, slope, its step; 0 at the end."""
+    columns = []
+    for one in profile:
+        ended = np.append(one[:-2], [0.0, 0.0])
+        columns += [ended[:-1], np.diff(ended)]
+    return np.ascontiguousarray(np.stack(columns, axis=1), np.float32)
+
+
+@njit(cache=True, error_model="numpy")
+def _look_up(
+    table: np.ndarray, grid: Any, form: Any, u: np.ndarray, g: np.ndarray, slope: np.ndarray
+) -> None:
+    """The profile's transform at k^T A k = u, and its derivative; `form` are A's three numbers."""
+    _, _, _, _, plus, minus, cross = grid
+    f0, f1, f2 = np.float32(form[0]), np.float32(form[1]), np.float32(form[2])
+    scale, last = np.float32(1 / STEP), np.int32(len(table) - 1)
+    for k in range(len(u)):
+        m = np.uint64(k)  # here and below unsigned, without a test for negative indices
+        u[m] = f0 * plus[m] + f1 * minus[m] + f2 * cross[m]
+        g[m] = np.sqrt(max(u[m], np.float32(0))) * scale
+    for k in range(len(u)):
+        m = np.uint64(k)
+        cell = min(np.int32(g[m]), last)
+        share, i = g[m] - np.float32(cell), np.uint64(cell)
+        g[m] = table[i, 0] + share * table[i, 1]
+        slope[m] = table[i, 2] + share * table[i, 3]
+
+
+@njit(cache=True, error_model="numpy")
+def _turn(
+    real: np.ndarray,
+    imaginary: np.ndarray,
+    grid: Any,
+    spacing: float,
+    x: float,
+    y: float,
+    a: np.ndarray,
+    b: np.ndarray,
+) -> None:
+    """Real and imaginary part of the data, turned by the phase of a centre (x, y)."""
+    column, line = grid[0], grid[1]
+    most = max(column.max(), line.max(), -line.min()) + 1
+    waves = np.empty((4, most), np.float32)
+    for axis, shift in ((0, x), (2, y)):
+        step, wave = np.exp(1j * spacing * shift), 1.0 + 0.0j
+        for n in range(most):
+            waves[axis, n], waves[axis + 1, n] = wave.real, wave.imag
+            wave *= step
+    for k in range(len(a)):
+        m = np.uint64(k)
+        i, j = np.uint64(column[m]), np.uint64(abs(line[m]))
+        cos_y, sin_y = waves[2, j], waves[3, j]
+        if line[m] < 0:
+            sin_y = -sin_y
+        cosine = waves[0, i] * cos_y - waves[1, i] * sin_y
+        sine = waves[1, i] * cos_y + waves[0, i] * sin_y
+        a[m] = real[m] * cosine - imaginary[m] * sine
+        b[m] = imaginary[m] * cosine + real[m] * sine
+
+
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Sum of products, in the order that vectors take."""
+    total = np.float32(0)
+    for k in range(len(a)):
+        m = np.uint64(k)
+        total += a[m] * b[m]
+    return float(total)
+
+
+@njit(cache=True, error_model="numpy")
+def _shape_form(log_radius: float, eta1: float, eta2: float) -> tuple[float, float, float, float]:
+    """Square of the radius, cosh(eta), sinh(eta) / eta, and (cosh - sinh / eta) / eta^2."""
+    eta = np.sqrt(eta1 * eta1 + eta2 * eta2)
+    c = np.cosh(eta)
+    s = np.sinh(eta) / eta if eta > 1e-3 else 1.0 + eta * eta / 6
+    t = (c - s) / (eta * eta) if eta > 1e-3 else 1.0 / 3
+    return np.exp(2 * log_radius), c, s, t
 
 
 @njit(cache=True, error_model="numpy")
@@ -166,85 +246,54 @@ def _normal_equations(
     imaginary: np.ndarray,
     psf: np.ndarray,
     grid: Any,
-    value: np.ndarray,
-    slope: np.ndarray,
+    spacing: float,
+    table: np.ndarray,
     at: np.ndarray,
+    work: np.ndarray,
     matrix: np.ndarray,
     vector: np.ndarray,
 ) -> float:
     """J^T J and J^T r (not divided by the noise) for (F, ln r, eta1, eta2, x, y); sum of squares.
 
     In the frame turned by the model's phase, light and shape move the real part of a mode, and the
-    centre moves the imaginary part.
+    centre moves the imaginary part. `work` is scratch, (9, m) float32.
     """
-    column, line, k_x, k_y, weight = grid
-    flux, log_radius, eta1, eta2, x, y = at
-    eta = np.sqrt(eta1 * eta1 + eta2 * eta2)
-    c = np.cosh(eta)
-    s = np.sinh(eta) / eta if eta > 1e-3 else 1.0 + eta * eta / 6
-    t = (c - s) / (eta * eta) if eta > 1e-3 else 1.0 / 3
-    square = np.exp(2 * log_radius)
-    cos_x, sin_x = np.empty(len(k_x)), np.empty(len(k_x))
-    cos_y, sin_y = np.empty(len(k_y)), np.empty(len(k_y))
-    _turn(k_x, x, cos_x, sin_x)
-    _turn(k_y, y, cos_y, sin_y)
-    last = len(value) - 2
-    total = 0.0
-    m00 = m10 = m11 = m20 = m21 = m22 = m30 = m31 = m32 = m33 = 0.0
-    v0 = v1 = v2 = v3 = v4 = v5 = m44 = m54 = m55 = 0.0
-    for m in range(len(column)):
-        i, j = column[m], line[m]
-        kx, ky, p, w = k_x[i], k_y[j], psf[m], weight[m]
-        plus, minus, cross = kx * kx + ky * ky, kx * kx - ky * ky, 2 * kx * ky
-        tilt = eta1 * minus + eta2 * cross
-        u = square * (c * plus + s * tilt)
-        place = np.sqrt(max(u, 0.0)) / STEP
-        cell = int(place)
-        g = dg = 0.0
-        if cell < last:
-            share = place - cell
-            g = p * (value[cell] + share * (value[cell + 1] - value[cell]))
-            dg = slope[cell] + share * (slope[cell + 1] - slope[cell])
-        cosine = cos_x[i] * cos_y[j] - sin_x[i] * sin_y[j]
-        sine = sin_x[i] * cos_y[j] + cos_x[i] * sin_y[j]
-        a = real[m] * cosine - imaginary[m] * sine - flux * g
-        b = imaginary[m] * cosine + real[m] * sine
-        total += w * (a * a + b * b)
-        lever = flux * p * dg
-        d1 = lever * 2 * u
-        d2 = lever * square * (s * (eta1 * plus + minus) + t * eta1 * tilt)
-        d3 = lever * square * (s * (eta2 * plus + cross) + t * eta2 * tilt)
-        wa, w0, w1, w2, w3 = w * a, w * g, w * d1, w * d2, w * d3
-        v0 += g * wa
-        v1 += d1 * wa
-        v2 += d2 * wa
-        v3 += d3 * wa
-        m00 += w0 * g
-        m10 += w0 * d1
-        m20 += w0 * d2
-        m30 += w0 * d3
-        m11 += w1 * d1
-        m21 += w1 * d2
-        m31 += w1 * d3
-        m22 += w2 * d2
-        m32 += w2 * d3
-        m33 += w3 * d3
-        dx, dy = -flux * g * kx, -flux * g * ky
-        v4 += w * dx * b
-        v5 += w * dy * b
-        m44 += w * dx * dx
-        m54 += w * dx * dy
-        m55 += w * dy * dy
+    _, _, kx, ky, plus, minus, cross = grid
+    square, c, s, t = _shape_form(at[1], at[2], at[3])
+    # Taken one by one: unpacked at once, they would not be known to be contiguous.
+    g, d1, d2, d3, dx, dy = work[0], work[1], work[2], work[3], work[4], work[5]
+    a, b, u = work[6], work[7], work[8]
+    _look_up(table, grid, (square * c, square * s * at[2], square * s * at[3]), u, g, d1)
+    _turn(real, imaginary, grid, spacing, at[4], at[5], a, b)
+    flux, two = np.float32(at[0]), np.float32(2)
+    # Derivatives of u by eta1 and eta2, as sums of plus, minus and cross.
+    own, mixed = square * s, square * t
+    p1, p2 = np.float32(own * at[2]), np.float32(own * at[3])
+    m1 = np.float32(own + mixed * at[2] * at[2])
+    both = np.float32(mixed * at[2] * at[3])
+    c2 = np.float32(own + mixed * at[3] * at[3])
+    for k in range(len(g)):
+        m = np.uint64(k)
+        g[m] *= psf[m]
+        light = flux * g[m]
+        a[m] -= light
+        dx[m], dy[m] = light * kx[m], light * ky[m]
+    for k in range(len(g)):
+        m = np.uint64(k)
+        lever = flux * psf[m] * d1[m]
+        d1[m] = lever * two * u[m]
+        d2[m] = lever * (p1 * plus[m] + m1 * minus[m] + both * cross[m])
+        d3[m] = lever * (p2 * plus[m] + both * minus[m] + c2 * cross[m])
     matrix[:] = 0.0
-    matrix[0, 0], matrix[1, 1], matrix[2, 2], matrix[3, 3] = m00, m11, m22, m33
-    matrix[1, 0], matrix[2, 0], matrix[3, 0] = m10, m20, m30
-    matrix[2, 1], matrix[3, 1], matrix[3, 2] = m21, m31, m32
-    matrix[4, 4], matrix[5, 4], matrix[5, 5] = m44, m54, m55
-    for i in range(6):
-        for j in range(i):
-            matrix[j, i] = matrix[i, j]
-    vector[0], vector[1], vector[2], vector[3], vector[4], vector[5] = v0, v1, v2, v3, v4, v5
-    return total
+    for i in range(4):
+        vector[i] = _dot(work[i], a)
+        for j in range(i + 1):
+            matrix[i, j] = matrix[j, i] = _dot(work[i], work[j])
+    for i in range(4, 6):
+        vector[i] = -_dot(work[i], b)
+        for j in range(4, i + 1):
+            matrix[i, j] = matrix[j, i] = _dot(work[i], work[j])
+    return _dot(a, a) + _dot(b, b)
 
 
 @njit(cache=True, error_model="numpy")
@@ -269,9 +318,10 @@ def _fit_all(
     imaginary: np.ndarray,
     psf: np.ndarray,
     grid: Any,
+    spacing: float,
+    count: float,
     noise: np.ndarray,
-    value: np.ndarray,
-    slope: np.ndarray,
+    table: np.ndarray,
     fwhm: float,
     rows: np.ndarray,
 ) -> None:
@@ -279,6 +329,7 @@ def _fit_all(
     at, tried = np.empty(6), np.empty(6)
     matrix, vector = np.empty((6, 6)), np.empty(6)
     best_matrix, best_vector = np.empty((6, 6)), np.empty(6)
+    work = np.empty((9, real.shape[1]), np.float32)
     for k in range(len(rows)):
         row = rows[k]
         row.converged = False
@@ -291,7 +342,7 @@ def _fit_all(
         damping, best = 1e-3, np.inf
         for _ in range(_ROUNDS):
             squares = _normal_equations(
-                real[k], imaginary[k], psf[k], grid, value, slope, tried, matrix, vector
+                real[k], imaginary[k], psf[k], grid, spacing, table, tried, work, matrix, vector
             )  # fmt: skip
             cost = squares + _add_priors(tried, variance, typical, matrix, vector)
             gain = best - cost
@@ -309,7 +360,7 @@ def _fit_all(
             if not best < np.inf:
                 break
             _step(at, best_matrix, best_vector, damping, low, high, fwhm, tried)
-        _finish(row, at, best_matrix, best < np.inf, noise[k], grid[4])
+        _finish(row, at, best_matrix, best < np.inf, noise[k], count)
 
 
 @njit(cache=True, error_model="numpy")
@@ -365,14 +416,14 @@ def _step(
 
 @njit(cache=True, error_model="numpy")
 def _finish(
-    row: Any, at: np.ndarray, matrix: np.ndarray, is_sound: bool, noise: float, weight: np.ndarray
+    row: Any, at: np.ndarray, matrix: np.ndarray, is_sound: bool, noise: float, count: float
 ) -> None:
     if not is_sound:
         _lose(row)
         return
     row.flux, row.radius, row.eta1, row.eta2 = at[0], np.exp(at[1]), at[2], at[3]
     row.x, row.y = at[4], at[5]
-    row.chi2 /= (weight.sum() - 6) * (noise + max(at[0], 0.0))
+    row.chi2 /= (count - 6) * (noise + max(at[0], 0.0))
     # Only light and shape are correlated; the centre is not, with them.
     unit = np.zeros(4)
     unit[0] = 1.0
@@ -402,8 +453,8 @@ def combine(
     products = np.empty((len(rows), 5))
     pair = tuple(_parameters(fit) for fit in fits)
     _project(
-        modes.real, modes.imaginary, modes.psf, modes.grid, profiles[0].value, profiles[1].value,
-        pair[0], pair[1], products,
+        modes.real, modes.imaginary, modes.psf, modes.grid, modes.spacing,
+        _table(profiles[0]), _table(profiles[1]), pair[0], pair[1], products,
     )  # fmt: skip
     own, other, mixed, first, second = products.T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -422,15 +473,13 @@ def combine(
 
 
 def _parameters(fit: np.ndarray) -> np.ndarray:
-    """(n, 5) elements of A (xx, yy, xy) and the centre."""
+    """(n, 5): the numbers of A that `_look_up` takes, and the centre."""
     eta = np.hypot(fit["eta1"], fit["eta2"])
     c, s = np.cosh(eta), np.sinh(eta) / np.maximum(eta, 1e-9)
     square = fit["radius"] ** 2
     return np.stack(
-        [square * (c + s * fit["eta1"]), square * (c - s * fit["eta1"]), square * s * fit["eta2"],
-         fit["x"], fit["y"]],
-        axis=1,
-    )  # fmt: skip
+        [square * c, square * s * fit["eta1"], square * s * fit["eta2"], fit["x"], fit["y"]], axis=1
+    )
 
 
 @njit(cache=True, error_model="numpy")
@@ -439,39 +488,31 @@ def _project(
     imaginary: np.ndarray,
     psf: np.ndarray,
     grid: Any,
-    value_a: np.ndarray,
-    value_b: np.ndarray,
+    spacing: float,
+    table_a: np.ndarray,
+    table_b: np.ndarray,
     fits_a: np.ndarray,
     fits_b: np.ndarray,
     products: np.ndarray,
 ) -> None:
     """Products of the unit-flux models a and b with themselves, each other and the data."""
-    column, line, k_x, k_y, weight = grid
+    work = np.empty((6, real.shape[1]), np.float32)
+    a, b, turned, rest, u, slope = work[0], work[1], work[2], work[3], work[4], work[5]
     for k in range(len(real)):
         products[k] = np.nan
         if not (np.isfinite(fits_a[k]).all() and np.isfinite(fits_b[k]).all()):
             continue
-        aa = bb = ab = da = db = 0.0
-        for m in range(len(column)):
-            kx, ky, w = k_x[column[m]], k_y[line[m]], weight[m]
-            a = psf[k, m] * _transform_at(value_a, fits_a[k], kx, ky)
-            b = psf[k, m] * _transform_at(value_b, fits_b[k], kx, ky)
-            phase_a = kx * fits_a[k, 3] + ky * fits_a[k, 4]
-            phase_b = kx * fits_b[k, 3] + ky * fits_b[k, 4]
-            aa += w * a * a
-            bb += w * b * b
-            ab += w * a * b * np.cos(phase_a - phase_b)
-            da += w * a * (real[k, m] * np.cos(phase_a) - imaginary[k, m] * np.sin(phase_a))
-            db += w * b * (real[k, m] * np.cos(phase_b) - imaginary[k, m] * np.sin(phase_b))
-        products[k, 0], products[k, 1], products[k, 2] = aa, bb, ab
-        products[k, 3], products[k, 4] = da, db
-
-
-@njit(cache=True)
-def _transform_at(value: np.ndarray, fit: np.ndarray, kx: float, ky: float) -> float:
-    u = fit[0] * kx * kx + 2 * fit[2] * kx * ky + fit[1] * ky * ky
-    place = np.sqrt(max(u, 0.0)) / STEP
-    cell = int(place)
-    if cell >= len(value) - 2:
-        return 0.0
-    return float(value[cell] + (place - cell) * (value[cell + 1] - value[cell]))
+        _look_up(table_a, grid, (fits_a[k, 0], fits_a[k, 1], fits_a[k, 2]), u, a, slope)
+        _look_up(table_b, grid, (fits_b[k, 0], fits_b[k, 1], fits_b[k, 2]), u, b, slope)
+        a *= psf[k]
+        b *= psf[k]
+        products[k, 0], products[k, 1] = _dot(a, a), _dot(b, b)
+        _turn(real[k], imaginary[k], grid, spacing, fits_a[k, 3], fits_a[k, 4], turned, rest)
+        products[k, 3] = _dot(a, turned)
+        # The second model as the first one's frame sees it.
+        x, y = fits_a[k, 3] - fits_b[k, 3], fits_a[k, 4] - fits_b[k, 4]
+        rest[:] = 0.0
+        _turn(b, rest, grid, spacing, x, y, turned, u)
+        products[k, 2] = _dot(a, turned)
+        _turn(real[k], imaginary[k], grid, spacing, fits_b[k, 3], fits_b[k, 4], turned, rest)
+        products[k, 4] = _dot(b, turned)

@@ -1,16 +1,20 @@
 """What a measurement of sources is, and what it works on.
 
-A measurement is a function of a `Scene` and the rows of `src`, in a module of the package
+A measurement is a function of a `Scene` and rows of `src`, in a module of the package
 `mpipipe.stages.sfm.measurements`: it declares its columns, its flags and the measurements it has
 to come after, and fills its columns in place. A new one needs a new file there, and nothing else:
 its columns enter the schema, and the option ``sfm.sourceMeasurement.measurements`` knows its name.
+
+Most measure each source on its own. They are run on the catalogue piece by piece, one after the
+other on each, and share the stamps and PSF models of a `Piece`. One that needs all sources at once
+says that it is `joint`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -18,11 +22,14 @@ import numpy as np
 
 from mpipipe.data.errors import ConfigError
 from mpipipe.data.exposure import Exposure
+from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
 from mpipipe.data.schema import Column
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.apertures import NoiseFactors
+from mpipipe.stages.sfm.psf_shape import PsfShapes, psf_shapes
+from mpipipe.stages.sfm.source_stamps import Ground, extended_discs, pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +64,19 @@ class Scene:
     psf: Psf
     factors: NoiseFactors
     detections: Detections | None
+
+    @cached_property
+    def psf_shapes(self) -> PsfShapes:
+        """Moments and curve of growth of the PSF."""
+        return psf_shapes(self.psf)
+
+    def ground(self, src: np.ndarray) -> Ground:
+        """What stamps of these sources are cut from."""
+        planes = self.planes
+        unknown = planes.unusable | ((self.calexp.mask & VALUE["SAT"]) != 0)
+        unknown |= ~(planes.variance > 0)
+        discs = extended_discs(planes, self.psf.fwhm, src)
+        return Ground(self.residual, planes, unknown, self.psf, discs)
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,9 @@ class Flux:
         )
 
 
-MeasureFunction = Callable[[Scene, np.ndarray], None]
+MeasureFunction = Callable[..., None]
+"""``run(scene, src, piece)``, where `src` are the rows of a `Piece`; joint: ``run(scene, src)``,
+where they are all."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +154,9 @@ class Measurement:
     after
         Measurements whose columns it uses.
     run
-        ``run(scene, src)`` fills its columns of `src`. Where it fails, values are NaN and a flag
-        is set.
+        Fills its columns of `src`. Where it fails, values are NaN and a flag is set.
+    joint
+        It needs all sources at once.
     """
 
     name: str
@@ -141,6 +164,7 @@ class Measurement:
     columns: tuple[Column, ...]
     after: tuple[str, ...]
     run: MeasureFunction
+    joint: bool = False
 
     @property
     def summary(self) -> str:
@@ -165,11 +189,12 @@ def measurement(
     fluxes: Iterable[Flux] = (),
     columns: Iterable[Column] = (),
     after: Iterable[str] = (),
+    joint: bool = False,
 ) -> Callable[[MeasureFunction], Measurement]:
     """Make a `Measurement` of the function below it."""
 
     def wrap(function: MeasureFunction) -> Measurement:
-        return Measurement(name, tuple(fluxes), tuple(columns), tuple(after), function)
+        return Measurement(name, tuple(fluxes), tuple(columns), tuple(after), function, joint)
 
     return wrap
 
@@ -228,3 +253,36 @@ def chosen(names: Iterable[str]) -> tuple[Measurement, ...]:
     for name in names:
         want(name)
     return tuple(one for one in known.values() if one.name in wanted)
+
+
+def rounds(wanted: Iterable[Measurement]) -> list[list[Measurement]]:
+    """The measurements in groups that are made together: those on pieces, then joint ones, ...
+
+    As few groups as their needs allow, so that stamps are cut seldom.
+    """
+    left, done, groups = list(wanted), set[str](), list[list[Measurement]]()
+    joint = False
+    while left:
+        group: list[Measurement] = []
+        for one in left:
+            if one.joint == joint and done.union(other.name for other in group) >= set(one.after):
+                group.append(one)
+        if group:
+            groups.append(group)
+        done.update(one.name for one in group)
+        left = [one for one in left if one.name not in done]
+        joint = not joint
+    return groups
+
+
+def measure_all(scene: Scene, src: np.ndarray, wanted: Iterable[Measurement]) -> None:
+    """Make measurements of all rows; in place."""
+    ground = scene.ground(src)
+    for group in rounds(wanted):
+        if group[0].joint:
+            for one in group:
+                one.run(scene, src)
+            continue
+        for rows, piece in pieces(ground, src):
+            for one in group:
+                one.run(scene, rows, piece)

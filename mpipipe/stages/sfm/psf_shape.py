@@ -12,43 +12,51 @@ _NODES = 9
 
 
 @dataclass(frozen=True)
-class PsfShape:
-    """Moments of the PSF at some positions.
+class PsfShapes:
+    """Shape of the PSF all over an exposure.
 
     Attributes
     ----------
-    moments
-        (n, 3) Ixx, Iyy, Ixy, pixel^2.
-    gaussian
-        (n,) share of a star's flux that the Gaussian with these moments gives.
+    node_x, node_y
+        (9,) columns and lines, pixels, where it is known.
+    table
+        (9, 9, 4): Ixx, Iyy, Ixy (pixel^2), and the share of a star's flux that the Gaussian with
+        these moments gives.
+    radius, light
+        Curve of growth in the middle of the exposure: radii (pixels, from 0 to where the model
+        ends), and the light inside them, 1 at the calibration radius.
     """
 
-    moments: np.ndarray
-    gaussian: np.ndarray
+    node_x: np.ndarray
+    node_y: np.ndarray
+    table: np.ndarray
+    radius: np.ndarray
+    light: np.ndarray
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Moments, (n, 3), and share of the Gaussian, (n,), between the nodes linearly."""
+        value = _bilinear(self.table, _place(self.node_x, x), _place(self.node_y, y))
+        return value[:, :3], value[:, 3]
+
+    def light_inside(self, radius: np.ndarray) -> np.ndarray:
+        """A star's light inside these radii (pixels)."""
+        return np.interp(radius, self.radius, self.light)
 
 
-def psf_shape(psf: Psf, x: np.ndarray, y: np.ndarray) -> PsfShape:
-    """Moments at these positions, interpolated linearly between 9 x 9 nodes.
-
-    Where the model has no moments they are those of the round Gaussian of its FWHM.
-    """
+def psf_shapes(psf: Psf) -> PsfShapes:
+    """The shape of a PSF; a node without moments has those of the round Gaussian of its FWHM."""
     ny, nx = psf.shape
-    at_x = np.round(np.linspace(0, max(nx - 1, 1), _NODES))
-    at_y = np.round(np.linspace(0, max(ny - 1, 1), _NODES))
-    grid_y, grid_x = (axis.ravel() for axis in np.meshgrid(at_y, at_x, indexing="ij"))
+    node_x = np.round(np.linspace(0, max(nx - 1, 1), _NODES))
+    node_y = np.round(np.linspace(0, max(ny - 1, 1), _NODES))
+    grid_y, grid_x = (axis.ravel() for axis in np.meshgrid(node_y, node_x, indexing="ij"))
     images = psf.images(grid_x, grid_y)
     node = _node_moments(images, psf)
     moments, share = node[:, :3], _gaussian_share(images, node)
     table = np.concatenate([moments, share[:, None]], axis=1).reshape(_NODES, _NODES, 4)
-    value = _bilinear(table, _place(at_x, x), _place(at_y, y))
-    return PsfShape(value[:, :3], value[:, 3])
+    return PsfShapes(node_x, node_y, table, *_curve_of_growth(psf))
 
 
-def curve_of_growth(psf: Psf) -> tuple[np.ndarray, np.ndarray]:
-    """Radii (pixels, from 0, to where the model ends) and the PSF's light inside them.
-
-    That of a star in the middle of the exposure, 1 at the calibration radius.
-    """
+def _curve_of_growth(psf: Psf) -> tuple[np.ndarray, np.ndarray]:
     from mpipipe.data.circle import circle_weights
 
     ny, nx = psf.shape

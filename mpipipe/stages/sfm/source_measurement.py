@@ -20,7 +20,7 @@ from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import APERTURES
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.sfm.measurement import Scene, chosen, registry
+from mpipipe.stages.sfm.measurement import Scene, chosen, measure_all, registry
 from mpipipe.stages.sfm.scene import fit_psfs, make_scene
 from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.stages.source_rows import flag_pixels, locate_peaks
@@ -86,12 +86,12 @@ def source_measurement(
 
 def measure(scene: Scene, src: np.ndarray, names: tuple[str, ...]) -> None:
     """Make these measurements of rows whose PSF fits are done; in place."""
-    wanted = chosen(names)
+    wanted = chosen(names) if len(src) else ()
     for one in registry().values():
-        if one in wanted and len(src):
-            one.run(scene, src)
-        else:
+        if one not in wanted:
             one.clear(src)
+    if wanted:
+        measure_all(scene, src, wanted)
 
 
 def _starts(src: np.ndarray, detections: Detections) -> tuple[np.ndarray, np.ndarray]:

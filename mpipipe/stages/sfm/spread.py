@@ -49,27 +49,32 @@ def spread_statistics(
     light, variance, known
         As in `mpipipe.stages.sfm.source_stamps.Stamps`.
     models
-        (n, size, size) images of the PSF at the sources, not larger than the stamps.
+        (n, size, size) images of the PSF at the sources.
     flux
         (n,) of the PSF fits: electrons whose photons the errors count.
     fwhm
         Pixels.
     """
-    blurred = _blurred(models, _DISC * fwhm)
+    # No more than the window holds: what is blurred into it from outside is next to nothing.
+    half = min(models.shape[1] // 2, light.shape[1] // 2, int(_WINDOW * fwhm + _DISC * fwhm) + 1)
+    middle = models.shape[1] // 2
+    inner = slice(middle - half, middle + half + 1)
+    narrow = np.ascontiguousarray(models[:, inner, inner], np.float32)
+    blurred = _blurred(narrow, _DISC * fwhm)
     out = np.empty((2, len(light)))
-    _spread(light, variance, known, models, blurred, np.nan_to_num(flux), _WINDOW * fwhm, out)
+    _spread(light, variance, known, narrow, blurred, np.nan_to_num(flux), _WINDOW * fwhm, out)
     return out[0], out[1]
 
 
 def _blurred(models: np.ndarray, length: float) -> np.ndarray:
-    """The PSF blurred by a round exponential disc of this scale length, pixels."""
+    """The PSF (float32) blurred by a round exponential disc of this scale length, pixels."""
     from scipy.fft import irfft2, next_fast_len, rfft2
 
     size = models.shape[1]
     n = next_fast_len(size + int(np.ceil(_MARGIN * length)), real=True)
     k_x, k_y = 2 * np.pi * np.fft.rfftfreq(n), 2 * np.pi * np.fft.fftfreq(n)
     disc = (1 + length**2 * (k_x[None, :] ** 2 + k_y[:, None] ** 2)) ** -1.5
-    waves = rfft2(models.astype(np.float32), (n, n)) * disc.astype(np.float32)
+    waves = rfft2(models, (n, n)) * disc.astype(np.float32)
     return np.ascontiguousarray(irfft2(waves, (n, n))[:, :size, :size])
 
 

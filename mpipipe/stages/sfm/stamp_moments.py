@@ -10,15 +10,18 @@ GAUSSIAN = np.dtype(
 )
 """Moments (pixel^2), flux of the Gaussian and its variance from sky and read noise (electrons)."""
 
-CONVERGED, DIVERGED, CUT = 0, 1, 2
-"""States: sound; no positive moments, or it moved away or grew out of the stamp; too few pixels."""
+CONVERGED, DIVERGED, CUT, TOO_LARGE = 0, 1, 2, 3
+"""States: sound; no positive moments, or it moved away; too few pixels; it grew out of the
+stamp."""
 
-_ROUNDS = 60
+_QUICK_ROUNDS, _ROUNDS = 12, 60
 _TOLERANCE = 1e-3
 _SMALLEST_DETERMINANT = 0.05
 _LEAST_KNOWN = 0.5
 """Share of the weight that known pixels have to hold."""
 _REACH_SQUARED = 16.0
+_SPACE = 9.0
+"""Square of the standard deviations that a stamp has to hold."""
 
 
 def stamp_moments(
@@ -31,9 +34,10 @@ def stamp_moments(
 ) -> np.ndarray:
     """Second moments under the elliptical Gaussian that matches them.
 
-    Iterates M <- 2 x weighted second moments, centre <- centre + 2 x first (Bernstein & Jarvis
-    2002, AJ 123, 583), with at most 60 rounds. A source that fails has the moments `start`, and
-    the flux under that weight.
+    At the end M is twice the weighted second moments, and the first ones vanish (Bernstein & Jarvis
+    2002, AJ 123, 583). Steps are quick (as Hirata & Seljak 2003, MNRAS 343, 459); where these do
+    not settle, M <- 2 x weighted second moments, in at most 60 rounds. A source that fails has the
+    moments `start`, and the flux under that weight.
 
     Parameters
     ----------
@@ -52,7 +56,7 @@ def stamp_moments(
     return rows
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _sums(
     light: np.ndarray,
     variance: np.ndarray,
@@ -78,35 +82,87 @@ def _sums(
         dx = low - cx
         w = np.exp(-0.5 * (pxx * dx * dx + 2 * pxy * dx * dy + pyy * dy * dy))
         factor = np.exp(-0.5 * (pxx * (2 * dx + 1) + 2 * pxy * dy))
+        total = first = second = noise = weight = counted = 0.0
         for i in range(low, min(size, int(np.floor(cx + middle + span)) + 1)):
-            sums[7] += w
+            weight += w
             if known[j, i]:
-                dx = i - cx
                 weighted = w * light[j, i]
-                sums[8] += w
-                sums[6] += w * w * variance[j, i]
-                sums[0] += weighted
-                sums[1] += weighted * dx
-                sums[2] += weighted * dy
-                sums[3] += weighted * dx * dx
-                sums[4] += weighted * dy * dy
-                sums[5] += weighted * dx * dy
+                counted += w
+                noise += w * w * variance[j, i]
+                total += weighted
+                first += weighted * dx
+                second += weighted * dx * dx
             w *= factor
             factor *= bend
+            dx += 1.0
+        sums[0] += total
+        sums[1] += first
+        sums[2] += total * dy
+        sums[3] += second
+        sums[4] += total * dy * dy
+        sums[5] += first * dy
+        sums[6] += noise
+        sums[7] += weight
+        sums[8] += counted
 
 
-@njit(cache=True)
-def _step(at: np.ndarray, sums: np.ndarray) -> tuple[float, float]:
-    """The next weight, in place; by how much its size and its place changed."""
+@njit(cache=True, error_model="numpy")
+def _step(at: np.ndarray, sums: np.ndarray, is_quick: bool) -> tuple[float, float]:
+    """The next weight, in place; by how much its size and its place are from the goal.
+
+    A quick step leads to the goal at once if the source is a Gaussian: the inverse of its moments
+    is that of the weighted ones less the weight's.
+    """
     mean_x, mean_y = sums[1] / sums[0], sums[2] / sums[0]
-    xx = 2 * (sums[3] / sums[0] - mean_x * mean_x)
-    yy = 2 * (sums[4] / sums[0] - mean_y * mean_y)
-    xy = 2 * (sums[5] / sums[0] - mean_x * mean_y)
-    change = abs(xx - at[2]) + abs(yy - at[3]) + abs(xy - at[4])
+    xx = sums[3] / sums[0] - mean_x * mean_x
+    yy = sums[4] / sums[0] - mean_y * mean_y
+    xy = sums[5] / sums[0] - mean_x * mean_y
+    change = abs(2 * xx - at[2]) + abs(2 * yy - at[3]) + abs(2 * xy - at[4])
     at[0] += 2 * mean_x
     at[1] += 2 * mean_y
-    at[2], at[3], at[4] = xx, yy, xy
+    own, weight = xx * yy - xy * xy, at[2] * at[3] - at[4] * at[4]
+    pxx, pyy, pxy = yy / own - at[3] / weight, xx / own - at[2] / weight, at[4] / weight - xy / own
+    inverse = pxx * pyy - pxy * pxy
+    if is_quick and own > 0 and pxx > 0 and pyy > 0 and inverse > 0:
+        at[2], at[3], at[4] = pyy / inverse, pxx / inverse, -pxy / inverse
+    else:
+        at[2], at[3], at[4] = 2 * xx, 2 * yy, 2 * xy
     return change, 2 * np.hypot(mean_x, mean_y)
+
+
+@njit(cache=True, error_model="numpy")
+def _match(
+    light: np.ndarray,
+    variance: np.ndarray,
+    known: np.ndarray,
+    start: np.ndarray,
+    is_quick: bool,
+    at: np.ndarray,
+    sums: np.ndarray,
+) -> int:
+    """Iterate from `start` (x, y, Ixx, Iyy, Ixy) to the matching Gaussian `at`; the state."""
+    half = light.shape[0] // 2
+    # A centre that walks further than the size of the PSF is a neighbour's.
+    leash = 2 * np.sqrt(max(start[2], start[3])) + 1
+    at[:] = start
+    for _ in range(_QUICK_ROUNDS if is_quick else _ROUNDS):
+        _sums(light, variance, known, at, sums)
+        if not sums[8] > _LEAST_KNOWN * sums[7]:
+            return CUT
+        if not sums[0] > 0:
+            return DIVERGED
+        change, moved = _step(at, sums, is_quick)
+        if not (
+            at[2] > 0
+            and at[2] * at[3] - at[4] * at[4] > _SMALLEST_DETERMINANT
+            and np.hypot(at[0] - start[0], at[1] - start[1]) < leash
+        ):
+            return DIVERGED
+        if _SPACE * max(at[2], at[3]) > half * half:
+            return TOO_LARGE
+        if change < _TOLERANCE * (at[2] + at[3]) and moved < _TOLERANCE:
+            return CONVERGED
+    return DIVERGED
 
 
 @njit(cache=True, error_model="numpy")
@@ -119,34 +175,16 @@ def _iterate(
     start: np.ndarray,
     rows: np.ndarray,
 ) -> None:
-    half = light.shape[1] // 2
-    at, sums = np.empty(5), np.empty(9)
+    first, at, sums = np.empty(5), np.empty(5), np.empty(9)
     for k in range(len(light)):
         row = rows[k]
-        # A centre that walks further than the size of the PSF is a neighbour's.
-        leash = 2 * np.sqrt(max(start[k, 0], start[k, 1])) + 1
-        at[0], at[1], at[2:] = x[k], y[k], start[k]
-        row.state = DIVERGED
-        for _ in range(_ROUNDS):
-            _sums(light[k], variance[k], known[k], at, sums)
-            if not sums[8] > _LEAST_KNOWN * sums[7]:
-                row.state = CUT
-                break
-            if not sums[0] > 0:
-                break
-            change, moved = _step(at, sums)
-            if not (
-                at[2] > 0
-                and at[2] * at[3] - at[4] * at[4] > _SMALLEST_DETERMINANT
-                and 4 * max(at[2], at[3]) < half * half
-                and np.hypot(at[0] - x[k], at[1] - y[k]) < leash
-            ):
-                break
-            if change < _TOLERANCE * (at[2] + at[3]) and moved < _TOLERANCE:
-                row.state = CONVERGED
-                break
+        first[0], first[1], first[2:] = x[k], y[k], start[k]
+        row.state = _match(light[k], variance[k], known[k], first, True, at, sums)
+        if row.state != CONVERGED and row.state != CUT:
+            # What noise has shaped is reached by small steps only.
+            row.state = _match(light[k], variance[k], known[k], first, False, at, sums)
         if row.state != CONVERGED:
-            at[0], at[1], at[2:] = x[k], y[k], start[k]
+            at[:] = first
         _sums(light[k], variance[k], known[k], at, sums)
         row.ixx, row.iyy, row.ixy = at[2], at[3], at[4]
         scale = sums[7] / sums[8] if sums[8] > _LEAST_KNOWN * sums[7] else np.nan

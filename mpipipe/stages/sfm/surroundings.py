@@ -5,67 +5,119 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mpipipe.stages.sfm.source_stamps import Ground, hide_discs
+
 _CLIP = 3.0
 _LEAST_PIXELS = 30
+_BINS = 64
+_REACH = 6.0
+"""The histogram that gives medians reaches this many times the sky's noise to either side."""
 
 
 def local_background(
-    light: np.ndarray, known: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float, outer: float
+    ground: Ground, first: int, x: np.ndarray, y: np.ndarray, inner: float, outer: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clipped mean of stamps in rings about the sources, and its standard error.
+    """Clipped mean of the residual image in rings about sources, and its standard error.
+
+    Pixels further than 3 standard deviations from the median do not count; both are read off a
+    histogram.
 
     Parameters
     ----------
-    light, known, x, y
-        As in `mpipipe.stages.sfm.source_stamps.Stamps`.
+    ground
+        The image, and discs about extended sources, which are left out.
+    first
+        Number of the first of these sources in the catalogue.
+    x, y
+        (n,) positions, pixels.
     inner, outer
-        Radii of the ring, pixels.
+        Radii of the ring, pixels: more than a PSF model reaches, or little of its light.
 
     Returns
     -------
     mean, error
         Electrons a pixel; NaN where fewer than 30 pixels are known.
     """
-    out = np.full((2, len(light)), np.nan)
-    _rings(light, known, x, y, inner, outer, out)
+    out = np.full((2, len(x)), np.nan)
+    discs = ground.discs
+    _rings(
+        ground.residual, ground.planes.variance, ground.unknown, first, x, y, inner, outer,
+        discs.arrays, discs.shape, discs.cell, out,
+    )  # fmt: skip
     return out[0], out[1]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _rings(
-    light: np.ndarray,
-    known: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
+    residual: np.ndarray,
+    variance: np.ndarray,
+    unknown: np.ndarray,
+    first: int,
+    xs: np.ndarray,
+    ys: np.ndarray,
     inner: float,
     outer: float,
+    discs: tuple[np.ndarray, ...],
+    shape: tuple[int, int],
+    cell: float,
     out: np.ndarray,
 ) -> None:
-    size = light.shape[1]
-    half = size // 2
+    ny, nx = residual.shape
+    half = int(np.ceil(outer)) + 1
+    size = 2 * half + 1
+    free = np.empty((size, size), np.bool_)
     values = np.empty(size * size)
-    for k in range(len(light)):
-        n = 0
-        for j in range(size):
-            for i in range(size):
-                square = (i - half - x[k]) ** 2 + (j - half - y[k]) ** 2
-                if inner * inner <= square < outer * outer and known[k, j, i]:
-                    values[n] = light[k, j, i]
+    for k in range(len(xs)):
+        x0, y0 = int(np.round(xs[k])) - half, int(np.round(ys[k])) - half
+        free[:] = True
+        hide_discs(free, first + k, xs[k], ys[k], x0, y0, discs, shape, cell)
+        n, noise = 0, 0.0
+        for y in range(max(0, y0), min(ny, y0 + size)):
+            rest = outer * outer - (y - ys[k]) ** 2
+            if rest <= 0:
+                continue
+            reach, hole = np.sqrt(rest), np.sqrt(max(rest - outer * outer + inner * inner, 0.0))
+            low, high = int(np.ceil(xs[k] - reach)), int(np.floor(xs[k] + reach))
+            for x in range(max(0, low), min(nx, high + 1)):
+                if abs(x - xs[k]) >= hole and not unknown[y, x] and free[y - y0, x - x0]:
+                    values[n] = residual[y, x]
+                    noise += variance[y, x]
                     n += 1
-        if n < _LEAST_PIXELS:
-            continue
-        middle = np.median(values[:n])
-        width = 1.4826 * np.median(np.abs(values[:n] - middle))
-        total, squares, kept = 0.0, 0.0, 0
-        for m in range(n):
-            off = values[m] - middle
-            if abs(off) <= _CLIP * width:
-                total += off
-                squares += off * off
-                kept += 1
-        mean = total / kept
-        out[0, k] = middle + mean
-        out[1, k] = np.sqrt(max(squares / kept - mean * mean, 0.0) / kept)
+        if n >= _LEAST_PIXELS:
+            out[0, k], out[1, k] = _clipped_mean(values[:n], np.sqrt(noise / n))
+
+
+@njit(cache=True, error_model="numpy")
+def _clipped_mean(values: np.ndarray, noise: float) -> tuple[float, float]:
+    """Mean of what is near the median, and its standard error."""
+    counts = np.zeros(_BINS)
+    scale = _BINS / (2 * _REACH * noise)
+    for value in values:
+        place = min(max(value * scale + 0.5 * _BINS, 0.0), _BINS - 1.0)
+        counts[int(place)] += 1
+    middle = (_quantile(counts, 0.5) - 0.5 * _BINS) / scale
+    # The quartiles of a Gaussian are 1.349 standard deviations apart.
+    width = (_quantile(counts, 0.75) - _quantile(counts, 0.25)) / scale / 1.349
+    total, squares, kept = 0.0, 0.0, 0
+    for value in values:
+        off = value - middle
+        if abs(off) <= _CLIP * width:
+            total += off
+            squares += off * off
+            kept += 1
+    mean = total / kept
+    return middle + mean, np.sqrt(max(squares / kept - mean * mean, 0.0) / kept)
+
+
+@njit(cache=True)
+def _quantile(counts: np.ndarray, share: float) -> float:
+    """Where this share of the counts is reached, bins."""
+    wanted, total = share * counts.sum(), 0.0
+    for b in range(len(counts)):
+        if total + counts[b] >= wanted:
+            return b + (wanted - total) / max(counts[b], 1.0)
+        total += counts[b]
+    return float(len(counts))
 
 
 def blendedness(

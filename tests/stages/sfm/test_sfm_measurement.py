@@ -14,14 +14,15 @@ from mpipipe.stages.sfm.measurement import (
     flag,
     measurement,
     registry,
+    rounds,
 )
 from mpipipe.stages.sfm.source_measurement import SourceMeasurementConfig
 from mpipipe.stages.sfm.src_table import FLUXES, SRC
 
 
-def named(name: str, *after: str) -> Measurement:
+def named(name: str, *after: str, joint: bool = False) -> Measurement:
     """A measurement that does nothing."""
-    return measurement(name, after=after)(lambda scene, src: None)
+    return measurement(name, after=after, joint=joint)(lambda scene, src: None)
 
 
 def test_every_measurement_comes_after_what_it_needs() -> None:
@@ -38,6 +39,15 @@ def test_order_follows_needs_and_a_circle_of_needs_is_told() -> None:
     found = {one.name: one for one in (named("a", "b"), named("b", "a"))}
     with pytest.raises(ConfigError, match="need each other"):
         _in_order(found)
+
+
+def test_measurements_are_made_in_few_rounds_and_joint_ones_apart() -> None:
+    given = [named("a"), named("b", "a", joint=True), named("c", "b"), named("d", "a"),
+             named("e", joint=True)]  # fmt: skip
+    groups = [[one.name for one in group] for group in rounds(given)]
+    assert groups == [["a", "d"], ["b", "e"], ["c"]]
+    assert rounds([]) == []
+    assert [[one.name for one in group] for group in rounds([given[-1]])] == [["e"]]
 
 
 def test_what_is_chosen_brings_what_it_needs() -> None:

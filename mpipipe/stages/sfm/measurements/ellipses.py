@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from mpipipe.data.schema import Column
@@ -11,6 +9,7 @@ from mpipipe.stages.sfm.apertures import full_error
 from mpipipe.stages.sfm.ellipse_curves import (
     CUT,
     KRON,
+    KRON_REACH,
     NO_CROSSING,
     NOT_POSITIVE,
     OK,
@@ -21,15 +20,12 @@ from mpipipe.stages.sfm.ellipse_curves import (
     petrosian_radii,
 )
 from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
-from mpipipe.stages.sfm.psf_shape import curve_of_growth
-from mpipipe.stages.sfm.source_stamps import each_stamps
+from mpipipe.stages.sfm.source_stamps import Piece
 
 ELLIPSE_FLUX = Flux("ellipse", "flux in the ellipse of 3 adaptive sigma")
 KRON_FLUX = Flux("kron", "flux in an ellipse of 2.5 Kron radii")
 PETRO_FLUX = Flux("petro", "flux in an ellipse of two Petrosian radii")
 
-_HALVES = (6.0, 14.0)
-"""Half sides of the stamps, FWHM: the larger where a radius did not fit into the smaller."""
 _ELLIPSE = 3.0
 _LEAST_KRON = 0.85
 _LEAST_PETROSIAN = 1.0
@@ -38,7 +34,9 @@ _LEAST_PETROSIAN = 1.0
 _APERTURES = np.dtype(
     [(f"{name}_{what}", "f8") for name in ("ellipse", "kron", "petro")
      for what in ("radius", "flux", "variance")]
+    + [("known", "f8")]
 )  # fmt: skip
+"""Radii of apertures, and up to where the curve of growth is known, pixels; flux and variance."""
 
 
 def _size(name: str, description: str) -> Column:
@@ -66,28 +64,23 @@ def _size(name: str, description: str) -> Column:
     ),
     after=("moments",),
 )
-def measure_ellipses(scene: Scene, src: np.ndarray) -> None:
+def measure_ellipses(scene: Scene, src: np.ndarray, piece: Piece) -> None:
     """Fluxes in ellipses: fixed, Kron (1980), Petrosian (Blanton 2001), and their radii."""
     n = len(src)
     kron, petro = np.zeros(n, KRON), np.zeros(n, PETROSIAN)
     sums = np.full(n, np.nan, _APERTURES)
-    rows = np.arange(n)
-    for k, half in enumerate(_HALVES):
-        pixels = int(np.ceil(half * scene.psf.fwhm))
-        for some, stamps in each_stamps(scene, src, rows, pixels):
-            moments = np.stack([src[name][some] for name in ("ixx", "iyy", "ixy")], axis=1)
-            curves = ellipse_curves(
-                stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y,
-                moments.astype(float),
-            )  # fmt: skip
-            kron[some], petro[some], sums[some] = _read(scene, curves, moments)
-        if k == 0:
-            rows = np.flatnonzero(_wants_more(kron, petro))
+    moments = np.stack([src[name] for name in ("ixx", "iyy", "ixy")], axis=1).astype(float)
+
+    def wants_more() -> np.ndarray:
+        lost = (kron["state"] == CUT) | np.isin(petro["state"], (CUT, NO_CROSSING))
+        return np.asarray(lost | (KRON_REACH / _ELLIPSE * sums["ellipse_radius"] > sums["known"]))
+
+    for some, stamps in piece.growing(wants_more):
+        curves = ellipse_curves(
+            stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y, moments[some]
+        )
+        kron[some], petro[some], sums[some] = _read(scene, curves, moments[some])
     _fill(scene, src, kron, petro, sums)
-
-
-def _wants_more(kron: np.ndarray, petro: np.ndarray) -> np.ndarray:
-    return (kron["state"] == CUT) | np.isin(petro["state"], (CUT, NO_CROSSING))
 
 
 def _read(
@@ -95,12 +88,13 @@ def _read(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Radii, and sums in the three apertures."""
     fwhm = scene.psf.fwhm
-    ixx, iyy, ixy = moments.astype(float).T
+    ixx, iyy, ixy = moments.T
     size = np.sqrt(np.sqrt(np.maximum(ixx * iyy - ixy**2, 0)))
     kron = kron_radii(curves, size, _LEAST_KRON * fwhm)
     factor = float(scene.factors.at(2 * fwhm))
     petro = petrosian_radii(curves, _LEAST_PETROSIAN * fwhm, factor**2)
     sums = np.empty(len(size), _APERTURES)
+    sums["known"] = curves.edges[curves.last]
     radii = {
         "ellipse": _ELLIPSE * size,
         "kron": kron["aperture"],
@@ -115,7 +109,7 @@ def _read(
 def _fill(
     scene: Scene, src: np.ndarray, kron: np.ndarray, petro: np.ndarray, sums: np.ndarray
 ) -> None:
-    share = _star_share(scene)
+    share = scene.psf_shapes.light_inside
     for flux in (ELLIPSE_FLUX, KRON_FLUX, PETRO_FLUX):
         radius, value = sums[f"{flux.name}_radius"], sums[f"{flux.name}_flux"]
         sky_error = np.sqrt(sums[f"{flux.name}_variance"])
@@ -128,17 +122,9 @@ def _fill(
     src["petroR50"], src["petroR90"] = petro["r50"], petro["r90"]
     src["flag_kron"] = (kron["state"] != OK) | ~np.isfinite(src[KRON_FLUX.inst])
     src["flag_petro"] = (petro["state"] != OK) | ~np.isfinite(src[PETRO_FLUX.inst])
-    src["flag_kron_small"], src["flag_kron_cut"] = (
-        kron["state"] == NO_CROSSING,
-        kron["state"] == CUT,
-    )
+    src["flag_kron_small"] = kron["state"] == NO_CROSSING
+    src["flag_kron_cut"] = kron["state"] == CUT
     src["flag_kron_dark"] = kron["state"] == NOT_POSITIVE
     src["flag_petro_crossing"] = petro["state"] == NO_CROSSING
     src["flag_petro_cut"] = petro["state"] == CUT
     src["flag_petro_dark"] = petro["state"] == NOT_POSITIVE
-
-
-def _star_share(scene: Scene) -> Callable[[np.ndarray], np.ndarray]:
-    """A star's light inside a radius, 1 at the calibration radius and as far as the PSF goes."""
-    radii, light = curve_of_growth(scene.psf)
-    return lambda radius: np.interp(radius, radii, light)

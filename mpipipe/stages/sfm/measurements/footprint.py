@@ -19,6 +19,7 @@ FOOTPRINT = Flux("footprint", "flux in its footprint, of a blend the source's ow
         Column("parentInstFlux", "f8", "electron", "flux in the whole footprint", "phot.count"),
         flag("footprint", "no pixel of the footprint is its own, or there is no footprint"),
     ),
+    joint=True,
 )
 def measure_footprint(scene: Scene, src: np.ndarray) -> None:
     """Light inside the footprint; in a blend each pixel is divided as the sources' models are."""

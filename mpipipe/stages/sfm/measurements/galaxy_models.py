@@ -15,7 +15,7 @@ from mpipipe.stages.sfm.galaxy_fit import (
 )
 from mpipipe.stages.sfm.galaxy_profiles import de_vaucouleurs, disc_with_bulge, exponential
 from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
-from mpipipe.stages.sfm.source_stamps import Stamps, each_stamps
+from mpipipe.stages.sfm.source_stamps import Piece, Stamps
 
 _FITS = {
     "exp": (exponential, "exponential disc"),
@@ -65,7 +65,7 @@ def _fit_columns(name: str, text: str) -> tuple[Column, ...]:
     ),
     after=("ellipses", "extendedness"),
 )
-def measure_galaxy_models(scene: Scene, src: np.ndarray) -> None:
+def measure_galaxy_models(scene: Scene, src: np.ndarray, piece: Piece) -> None:
     """Fits of galaxy profiles with the exact PSF, in Fourier space; extended sources only."""
     fits = {name: np.full(len(src), np.nan, GALAXY) for name in _FITS}
     for fit in fits.values():
@@ -77,8 +77,9 @@ def measure_galaxy_models(scene: Scene, src: np.ndarray) -> None:
     for number, half in enumerate(_HALVES):
         pixels = _half_side(half * scene.psf.fwhm)
         rows = np.flatnonzero(wanted & (size_class == number))
-        for some, stamps in each_stamps(scene, src, rows, pixels):
-            masked[some] = _measure(src, some, stamps, scene.psf.fwhm, fits, both)
+        if len(rows):
+            stamps = piece.stamps(rows, pixels)
+            masked[rows] = _measure(src, rows, stamps, scene.psf.fwhm, fits, both)
     _fill(scene, src, fits, both)
     src["flag_model_point"], src["flag_model_masked"] = ~wanted, masked
 

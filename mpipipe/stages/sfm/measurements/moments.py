@@ -6,13 +6,13 @@ import numpy as np
 
 from mpipipe.data.schema import Column
 from mpipipe.stages.sfm.measurement import Flux, Scene, flag, measurement
-from mpipipe.stages.sfm.psf_shape import psf_shape
-from mpipipe.stages.sfm.source_stamps import each_stamps
+from mpipipe.stages.sfm.source_stamps import Piece
 from mpipipe.stages.sfm.stamp_moments import (
     CONVERGED,
     CUT,
     DIVERGED,
     GAUSSIAN,
+    TOO_LARGE,
     gaussian_flux_variance,
     moment_errors,
     stamp_moments,
@@ -24,8 +24,6 @@ GAUSS = Flux(
     is_of_psf=True,
 )
 
-_HALF = 6.0
-"""Half side of the stamps, FWHM."""
 _NAMES = ("ixx", "iyy", "ixy")
 _MOMENTS = tuple(
     Column(name, "f4", "pixel2", f"adaptive {which} of the source on its own", "phys.size")
@@ -62,26 +60,25 @@ _PSF = tuple(
         flag("shape_masked", "... as more than half of the weight is masked or off the image"),
     ),
 )
-def measure_moments(scene: Scene, src: np.ndarray) -> None:
+def measure_moments(scene: Scene, src: np.ndarray, piece: Piece) -> None:
     """Second moments under the Gaussian that matches them, and its flux."""
-    half = int(np.ceil(_HALF * scene.psf.fwhm))
-    shape = psf_shape(scene.psf, src["x"], src["y"])
+    psf_moments, psf_gaussian = scene.psf_shapes.at(piece.x, piece.y)
     found = np.zeros(len(src), GAUSSIAN)
-    for some, stamps in each_stamps(scene, src, np.arange(len(src)), half):
+    for some, stamps in piece.growing(lambda: found["state"] == TOO_LARGE):
         found[some] = stamp_moments(
-            stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y, shape.moments[some]
+            stamps.light, stamps.variance, stamps.known, stamps.x, stamps.y, psf_moments[some]
         )
     determinant = np.maximum(found["ixx"] * found["iyy"] - found["ixy"] ** 2, 0)
     # A Gaussian weight sums as the circle of twice its sigma does.
     factor = scene.factors.at(2 * determinant**0.25)
-    src[GAUSS.inst] = found["flux"] / shape.gaussian
-    src[GAUSS.inst_error] = np.sqrt(gaussian_flux_variance(found, factor)) / shape.gaussian
+    src[GAUSS.inst] = found["flux"] / psf_gaussian
+    src[GAUSS.inst_error] = np.sqrt(gaussian_flux_variance(found, factor)) / psf_gaussian
     error = moment_errors(found, factor)
     failed = found["state"] != CONVERGED
     for axis, name in enumerate(_NAMES):
         src[name] = found[name]
         src[f"{name}Err"] = np.where(failed, np.nan, error[:, axis])
-        src[f"psf{name.capitalize()}"] = shape.moments[:, axis]
+        src[f"psf{name.capitalize()}"] = psf_moments[:, axis]
     src["flag_shape"] = failed
-    src["flag_shape_diverged"] = found["state"] == DIVERGED
+    src["flag_shape_diverged"] = np.isin(found["state"], (DIVERGED, TOO_LARGE))
     src["flag_shape_masked"] = found["state"] == CUT

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpipipe.data.schema import Column
 from mpipipe.stages.sfm.measurement import Scene, flag, measurement
-from mpipipe.stages.sfm.source_stamps import each_stamps
+from mpipipe.stages.sfm.source_stamps import Piece
 from mpipipe.stages.sfm.surroundings import blendedness, local_background
 
 _RING = (4.0, 6.0)
@@ -33,18 +33,16 @@ _RING = (4.0, 6.0)
     ),
     after=("moments",),
 )  # fmt: skip
-def measure_surroundings(scene: Scene, src: np.ndarray) -> None:
+def measure_surroundings(scene: Scene, src: np.ndarray, piece: Piece) -> None:
     """Level of the sky beside the source, and how much of its light is its neighbours'."""
     inner, outer = (radius * scene.psf.fwhm for radius in _RING)
-    half = int(np.ceil(outer)) + 1
-    for some, stamps in each_stamps(scene, src, np.arange(len(src)), half):
-        src["localBackground"][some], src["localBackgroundErr"][some] = local_background(
-            stamps.light, stamps.known, stamps.x, stamps.y, inner, outer
-        )
-        moments = np.stack([src[name][some] for name in ("ixx", "iyy", "ixy")], axis=1)
-        src["blendedness"][some] = blendedness(
-            stamps.light, stamps.known, scene.image, src["x"][some], src["y"][some],
-            moments.astype(float),
-        )  # fmt: skip
+    src["localBackground"], src["localBackgroundErr"] = local_background(
+        piece.ground, piece.first, piece.x, piece.y, inner, outer
+    )
+    stamps = piece.common
+    moments = np.stack([src[name] for name in ("ixx", "iyy", "ixy")], axis=1).astype(float)
+    src["blendedness"] = blendedness(
+        stamps.light, stamps.known, scene.image, piece.x, piece.y, moments
+    )
     src["flag_localBackground"] = ~np.isfinite(src["localBackground"])
     src["flag_blendedness"] = ~np.isfinite(src["blendedness"])
