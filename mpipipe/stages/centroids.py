@@ -68,14 +68,20 @@ def _window_sums(
     sums: first moments x, y; slopes -d/dcx, -d/dcy of them; noise xx, yy, xy; sum of w d.
     """
     ny, nx = image.shape
-    reach = 4 * sigma
+    reach, scale = 4 * sigma, 1 / (sigma * sigma)
     cut = False
-    sums[:] = 0
+    x0, x1 = int(np.ceil(cx - reach)), int(np.floor(cx + reach))
+    # The window is a product of a column's part and a row's.
+    along = np.exp(-0.5 * scale * (np.arange(x0, x1 + 1) - cx) ** 2)
+    total = first_x = first_y = second_x = second_y = 0.0
+    noise_x = noise_y = noise_xy = 0.0
     for j in range(int(np.ceil(cy - reach)), int(np.floor(cy + reach)) + 1):
-        for i in range(int(np.ceil(cx - reach)), int(np.floor(cx + reach)) + 1):
-            dx, dy = i - cx, j - cy
-            squared = (dx * dx + dy * dy) / (sigma * sigma)
-            if squared > 16:
+        dy = j - cy
+        across = np.exp(-0.5 * scale * dy * dy)
+        rest = 16 - scale * dy * dy
+        for i in range(x0, x1 + 1):
+            dx = i - cx
+            if scale * dx * dx > rest:
                 continue
             if i < 0 or i >= nx or j < 0 or j >= ny:
                 cut = True
@@ -85,17 +91,20 @@ def _window_sums(
                 jj, ii = int(round(2 * cy - j)), int(round(2 * cx - i))
                 if ii < 0 or ii >= nx or jj < 0 or jj >= ny or unusable[jj, ii]:
                     continue
-            d, w = image[jj, ii], np.exp(-0.5 * squared)
+            d, w = image[jj, ii], across * along[i - x0]
             v = w * w * (variance[jj, ii] + max(d, np.float32(0)))
-            d *= w
-            sums[0] += d * dx
-            sums[1] += d * dy
-            sums[2] += d * (1 - dx * dx / (sigma * sigma))
-            sums[3] += d * (1 - dy * dy / (sigma * sigma))
-            sums[4] += v * dx * dx
-            sums[5] += v * dy * dy
-            sums[6] += v * dx * dy
-            sums[7] += d
+            light = w * d
+            total += light
+            first_x += light * dx
+            first_y += light * dy
+            second_x += light * dx * dx
+            second_y += light * dy * dy
+            noise_x += v * dx * dx
+            noise_y += v * dy * dy
+            noise_xy += v * dx * dy
+    sums[0], sums[1] = first_x, first_y
+    sums[2], sums[3] = total - scale * second_x, total - scale * second_y
+    sums[4], sums[5], sums[6], sums[7] = noise_x, noise_y, noise_xy, total
     return cut
 
 

@@ -26,6 +26,7 @@ _LEAST_GOOD = 0.5
 _SMALL, _STRIPS = 2.5, 16
 _ALL_OF_PIXEL = 0.7072
 """A pixel whose centre is this far from the rim lies on one side of it."""
+_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,21 @@ def _sag(a: float, b: float, depth: float) -> float:
     return (first * first + first * second + second * second) / 3
 
 
+@njit(cache=True)
+def _zones(radii: np.ndarray) -> np.ndarray:
+    """What distances tell, in steps of 1 / _STEPS pixel: k where a pixel is wholly inside circle k
+    and outside those before; -1 where the rim of a circle may cross it."""
+    zones = np.full(int((radii[-1] + _ALL_OF_PIXEL) * _STEPS) + 2, len(radii), np.int64)
+    for cell in range(len(zones)):
+        near, far = cell / _STEPS, (cell + 1) / _STEPS
+        for r in range(len(radii) - 1, -1, -1):
+            if far < radii[r] - _ALL_OF_PIXEL:
+                zones[cell] = r
+            elif near <= radii[r] + _ALL_OF_PIXEL:
+                zones[cell] = -1
+    return zones
+
+
 @njit(cache=True, error_model="numpy")
 def _sum_circles(
     residual: np.ndarray,
@@ -158,38 +174,62 @@ def _sum_circles(
     """Add up flux, sky variance and usable area of every source and circle."""
     ny, nx = residual.shape
     half = models.shape[1] // 2
-    last = len(radii) - 1
-    most = (radii[last] + _ALL_OF_PIXEL) ** 2
+    n = len(radii)
+    reach = int(radii[-1]) + 2
+    zones = _zones(radii)
+    # Of pixels that are wholly in a circle and not in the one before, and of circles' rims.
+    whole, rims = np.empty((n + 1, 3)), np.empty((n, 3))
     for k in range(len(xs)):
         # As `Psf.images` places them: halves to even.
         mx, my = int(np.round(xs[k])), int(np.round(ys[k]))
-        reach = int(radii[last]) + 2
+        whole[:], rims[:] = 0.0, 0.0
         for y in range(max(0, my - reach), min(ny, my + reach + 1)):
-            dy = y - ys[k]
+            dy, j = y - ys[k], y - my + half
             for x in range(max(0, mx - reach), min(nx, mx + reach + 1)):
                 dx = x - xs[k]
-                square = dx * dx + dy * dy
-                if square > most:
+                distance = np.sqrt(dx * dx + dy * dy)
+                cell = int(distance * _STEPS)
+                if cell >= len(zones):
                     continue
                 value, v, known = 0.0, 0.0, 0.0
                 if not unusable[y, x]:
                     value, v, known = residual[y, x], variance[y, x], 1.0
-                j, i = y - my + half, x - mx + half
+                i = x - mx + half
                 if 0 <= j <= 2 * half and 0 <= i <= 2 * half:
                     value += own[k] * models[k, j, i]
-                distance = np.sqrt(square)
-                for r in range(last, -1, -1):
-                    if distance > radii[r] + _ALL_OF_PIXEL:
-                        break
-                    if distance < radii[r] - _ALL_OF_PIXEL:
-                        flux[k, r] += value
-                        noise[k, r] += v
-                        good[k, r] += known
-                        continue
-                    share = _share(dx, dy, radii[r])
-                    flux[k, r] += share * value
-                    noise[k, r] += share * share * v
-                    good[k, r] += share * known
+                inner = zones[cell]
+                if inner < 0:
+                    inner = _add_rims(rims, radii, dx, dy, distance, value, v, known)
+                whole[inner, 0] += value
+                whole[inner, 1] += v
+                whole[inner, 2] += known
+        for r in range(n):
+            flux[k, r] = whole[: r + 1, 0].sum() + rims[r, 0]
+            noise[k, r] = whole[: r + 1, 1].sum() + rims[r, 1]
+            good[k, r] = whole[: r + 1, 2].sum() + rims[r, 2]
+
+
+@njit(cache=True)
+def _add_rims(
+    rims: np.ndarray,
+    radii: np.ndarray,
+    dx: float,
+    dy: float,
+    distance: float,
+    value: float,
+    v: float,
+    known: float,
+) -> int:
+    """Add a pixel to circles whose rims cross it; the first circle that it is wholly inside of."""
+    for r in range(len(radii)):
+        if distance < radii[r] - _ALL_OF_PIXEL:
+            return r
+        if distance <= radii[r] + _ALL_OF_PIXEL:
+            share = _share(dx, dy, radii[r])
+            rims[r, 0] += share * value
+            rims[r, 1] += share * share * v
+            rims[r, 2] += share * known
+    return len(radii)
 
 
 def noise_factors(

@@ -106,16 +106,21 @@ def _share(
         if not is_brightest[k]:
             x0, x1 = max(x0, mx - half), min(x1, mx + half)
             y0, y1 = max(y0, my - half), min(y1, my + half)
+        # Pixel (x, y) mirrored is (turn_x - x, turn_y - y), to the nearest pixel.
+        turn_x, turn_y = int(np.round(2 * xs[k])), int(np.round(2 * ys[k]))
+        floor, scale = _FLOOR * (flux[k] + 1.0), 1 / (fwhm * fwhm)
         for y in range(max(y0, 0), min(y1 + 1, ny)):
+            j, jj = y - my + half, turn_y - y
+            near = 0 <= j <= 2 * half
             for x in range(max(x0, 0), min(x1 + 1, nx)):
                 if labels[y, x] != label[k]:
                     continue
-                j, i = y - my + half, x - mx + half
-                distance = ((x - xs[k]) ** 2 + (y - ys[k]) ** 2) / (fwhm * fwhm)
-                template = _FLOOR * (flux[k] + 1.0) / (1.0 + distance) ** 1.5
-                if 0 <= j <= 2 * half and 0 <= i <= 2 * half:
+                away = 1.0 + scale * ((x - xs[k]) ** 2 + (y - ys[k]) ** 2)
+                template = floor / (away * np.sqrt(away))
+                i = x - mx + half
+                if near and 0 <= i <= 2 * half:
                     template += flux[k] * max(models[k, j, i], 0.0)
-                    jj, ii = int(np.round(2 * ys[k] - y)), int(np.round(2 * xs[k] - x))
+                    ii = turn_x - x
                     if 0 <= jj < ny and 0 <= ii < nx:
                         template += max(0.0, min(residual[y, x], residual[jj, ii]))
                 if not collect:

@@ -348,15 +348,29 @@ def _copy(
             continue
         known[j, :low], known[j, high:] = False, False
         missing += low + size - high
-        from_light, from_variance = residual[y, x0 + low :], sky_variance[y, x0 + low :]
-        from_unknown = unknown[y, x0 + low :]
-        to_light, to_variance, to_known = light[j, low:], variance[j, low:], known[j, low:]
-        for m in range(high - low):
-            i = np.uint64(m)  # unsigned: no test for negative indices, and so on vectors
-            to_light[i], to_variance[i] = from_light[i], from_variance[i]
-            to_known[i] = not from_unknown[i]
-            missing += from_unknown[i]
+        part = slice(x0 + low, x0 + high)
+        _take(residual[y, part], light[j, low:high])
+        _take(sky_variance[y, part], variance[j, low:high])
+        missing += _turn(unknown[y, part], known[j, low:high])
     return missing
+
+
+@njit(cache=True)
+def _take(values: np.ndarray, out: np.ndarray) -> None:
+    for k in range(len(out)):
+        i = np.uint64(k)  # unsigned: no test for negative indices, and so on vectors
+        out[i] = values[i]
+
+
+@njit(cache=True)
+def _turn(unknown: np.ndarray, known: np.ndarray) -> int:
+    """Make the opposite; how many are not known."""
+    n = 0
+    for k in range(len(known)):
+        i = np.uint64(k)
+        known[i] = not unknown[i]
+        n += unknown[i]
+    return n
 
 
 @njit(cache=True)
