@@ -24,9 +24,9 @@ from mpipipe.stages.measurement_planes import measurement_planes
 NO_WEIGHT = 1e20
 """Variance of a pixel that can not be used."""
 SEXTRACTOR = "/usr/share/source-extractor"
-SCAN = (3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0)
+SCAN = (3.5, 4.0, 4.5, 5.0, 6.0)
 """Thresholds of the matched filter, sigma of a point source, for completeness by purity."""
-USUAL_SCAN = (0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
+USUAL_SCAN = (0.8, 1.0, 1.2, 1.5)
 """The same with SExtractor's usual filter: sigma of a pixel before it."""
 USUAL = 1.5
 _GRID = 5
