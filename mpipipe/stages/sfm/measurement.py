@@ -28,8 +28,9 @@ from mpipipe.data.schema import Column
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.apertures import NoiseFactors
+from mpipipe.stages.sfm.halos import take_off_halos
 from mpipipe.stages.sfm.psf_shape import PsfShapes, psf_shapes
-from mpipipe.stages.sfm.source_stamps import Ground, extended_discs, pieces
+from mpipipe.stages.sfm.source_stamps import Ground, extended_discs, pieces, sky_noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,8 @@ class Scene:
         unknown = planes.unusable | ((self.calexp.mask & VALUE["SAT"]) != 0)
         unknown |= ~(planes.variance > 0)
         discs = extended_discs(planes, self.psf.fwhm, src)
-        return Ground(self.residual, planes, unknown, self.psf, discs)
+        residual, halos = take_off_halos(self.residual, unknown, sky_noise(planes), self.psf, src)
+        return Ground(residual, planes, unknown, self.psf, discs, halos)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The residual image plus the source's own PSF model is the source on its own as long as its
 neighbours are stars. Extended neighbours leave rings: discs about them are masked. A masked pixel
-takes the value of its partner on the other side of the source, of twice the variance.
+takes the value of its partner on the other side of the source, of twice the variance. The halos of
+bright sources are taken off for all others.
 
 Stamps and PSF models are made once for all measurements of a piece of the catalogue, so long that
 what is used by several stays in the processor's cache.
@@ -19,6 +20,7 @@ from numba import njit
 
 from mpipipe.data.psf import Psf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.sfm.halos import Halos, halo_at
 
 _PIECE = 128
 HALVES = (4.0, 8.0, 14.0)
@@ -75,7 +77,7 @@ class Ground:
     Attributes
     ----------
     residual
-        (ny, nx) float32, electrons: the image with the models of all sources taken off.
+        (ny, nx) float32, electrons: the image with the models and halos of all sources taken off.
     planes
         Of the exposure.
     unknown
@@ -84,6 +86,8 @@ class Ground:
         The model.
     discs
         About extended sources.
+    halos
+        What was taken off beyond the models.
     """
 
     residual: np.ndarray
@@ -91,6 +95,7 @@ class Ground:
     unknown: np.ndarray
     psf: Psf
     discs: Discs
+    halos: Halos
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,7 @@ class Piece:
         _cut_all(
             ground.residual, ground.planes.variance, ground.unknown, models, x, y,
             self.flux[rows], self.first + rows, discs.arrays, discs.shape, discs.cell,
-            light, variance, known,
+            ground.halos.arrays, light, variance, known,
         )  # fmt: skip
         return Stamps(light, variance, known, x - np.round(x), y - np.round(y), models)
 
@@ -224,11 +229,16 @@ def extended_discs(planes: MeasurementPlanes, fwhm: float, src: np.ndarray) -> D
     return Discs(row[order], x[order], y[order], radius[order], first, (ny, nx), cell)
 
 
-def _disc_radius(planes: MeasurementPlanes, fwhm: float, flux: np.ndarray) -> np.ndarray:
+def sky_noise(planes: MeasurementPlanes) -> float:
+    """Noise of a typical pixel of the sky, electrons; 1 if there is none."""
     variance = planes.variance
     sample = variance.reshape(-1)[:: max(1, variance.size // 100_000)]
     sample = sample[sample > 0]
-    noise = float(np.sqrt(np.median(sample))) if len(sample) else 1.0
+    return float(np.sqrt(np.median(sample))) if len(sample) else 1.0
+
+
+def _disc_radius(planes: MeasurementPlanes, fwhm: float, flux: np.ndarray) -> np.ndarray:
+    noise = sky_noise(planes)
     length = _SCALE * fwhm
     central = np.maximum(flux, 0) / (2 * np.pi * length**2)
     fades = length * np.log(np.maximum(central / (_FAINT * noise), 1.0))
@@ -304,11 +314,13 @@ def _cut_all(
     discs: tuple[np.ndarray, ...],
     shape: tuple[int, int],
     cell: float,
+    halos: tuple[np.ndarray, ...],
     light: np.ndarray,
     variance: np.ndarray,
     known: np.ndarray,
 ) -> None:
-    """Copy the pixels, add the source's own model, hide the discs, mirror what is missing."""
+    """Copy the pixels, add the source's own light, hide the discs, mirror what is missing."""
+    halo_of, radius, profiles, inner = halos
     size = light.shape[1]
     half = size // 2
     for k in range(len(xs)):
@@ -318,6 +330,9 @@ def _cut_all(
             residual, sky_variance, unknown, x0, y0, light[k], variance[k], known[k]
         )  # fmt: skip
         _add_model(light[k], models[k], own[k])
+        halo = halo_of[rows[k]]
+        if halo >= 0 and half > inner[halo]:
+            _add_halo(light[k], xs[k] - x0, ys[k] - y0, radius, profiles[halo], inner[halo])
         missing += hide_discs(known[k], rows[k], xs[k], ys[k], x0, y0, discs, shape, cell)
         if missing > 0:
             turn_x, turn_y = int(np.round(2 * xs[k])) - 2 * x0, int(np.round(2 * ys[k])) - 2 * y0
@@ -383,6 +398,18 @@ def _add_model(light: np.ndarray, model: np.ndarray, flux: float) -> None:
         for m in range(2 * reach + 1):
             i = np.uint64(m)
             target[i] += flux * source[i]
+
+
+@njit(cache=True)
+def _add_halo(
+    light: np.ndarray, x: float, y: float, radius: np.ndarray, profile: np.ndarray, inner: int
+) -> None:
+    """Add the source's halo to its stamp, outside the square of its model."""
+    size = light.shape[0]
+    for j in range(size):
+        for i in range(size):
+            if max(abs(i - size // 2), abs(j - size // 2)) > inner:
+                light[j, i] += halo_at(np.hypot(i - x, j - y), radius, profile)
 
 
 @njit(cache=True)

@@ -24,7 +24,7 @@ def measure_circles(scene: Scene, src: np.ndarray, piece: Piece) -> None:
     """Fluxes in circles of 0.75 to 3 FWHM, other sources taken off by their PSF models."""
     radii = np.array(APERTURES) * scene.planes.seeing.fwhm
     flux, sky_error, is_cut = circles(
-        scene.residual, scene.planes, piece.models, piece.x, piece.y, piece.flux, radii
+        piece.ground.residual, scene.planes, piece.models, piece.x, piece.y, piece.flux, radii
     )
     for k, (column, radius) in enumerate(zip(FLUXES, radii, strict=True)):
         src[column.inst] = np.where(is_cut[:, k], np.nan, flux[:, k])

@@ -1,0 +1,202 @@
+"""Halos: the light of bright sources beyond the reach of their PSF models.
+
+A PSF model ends where stars of usual brightness are lost in the noise; the wings of bright ones go
+on, and faint neighbours' radii and models would take them for their own light. A saturated star
+may have no PSF flux, so that all its light is still there. The profile of each such source is the
+median of the residual image in rings; it is taken off, the brightest first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from mpipipe.data.psf import Psf
+
+_LEAST = 0.3
+"""Brightness, in the noise of a pixel, at the edge of the model: fainter halos stay."""
+_END = 0.1
+"""Brightness, in the noise of a pixel, where a halo ends."""
+_REACH = 30.0
+"""FWHM at which halos end at the latest."""
+_WIDTH, _RATIO = 2.0, 1.1
+"""Rings are as wide, pixels, or grow by this ratio."""
+_LEAST_PIXELS = 30
+
+
+@dataclass(frozen=True)
+class Halos:
+    """Wings of some sources.
+
+    Attributes
+    ----------
+    index
+        (n,) int64: which of the profiles is each source's; -1: none.
+    radius
+        (b,) pixels, middles of the rings.
+    light
+        (m, b) electrons a pixel; falling, 0 beyond the end.
+    inner
+        (m,) half side of the square about the source that its PSF model covers, pixels: no halo
+        there; -1 without a model.
+    """
+
+    index: np.ndarray
+    radius: np.ndarray
+    light: np.ndarray
+    inner: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """`index`, `radius`, `light`, `inner`: as kernels take them."""
+        return self.index, self.radius, self.light, self.inner
+
+
+def take_off_halos(
+    residual: np.ndarray, unknown: np.ndarray, noise: float, psf: Psf, src: np.ndarray
+) -> tuple[np.ndarray, Halos]:
+    """The residual image without halos, and what was taken off.
+
+    Parameters
+    ----------
+    residual
+        (ny, nx) float32, electrons: the image with the PSF models of all sources taken off.
+    unknown
+        (ny, nx) bool: pixels that tell nothing.
+    noise
+        Of a pixel of the sky, electrons.
+    """
+    edges = [_WIDTH]
+    while edges[-1] < _REACH * psf.fwhm:
+        edges.append(max(edges[-1] + _WIDTH, edges[-1] * _RATIO))
+    limits = np.array(edges)
+    flux = src["psfInstFlux"].astype(float)
+    # Of saturated stars that could not be fitted the detection's significance has to do.
+    bare = ~np.isfinite(flux) & src["flag_saturated"]
+    bright = np.nan_to_num(flux) * _edge_brightness(psf) > _LEAST * noise
+    rows = np.flatnonzero((bare | bright) & np.isfinite(src["x"]) & np.isfinite(src["y"]))
+    rows = rows[np.lexsort((-src["snr"][rows], -np.nan_to_num(flux[rows]), ~bare[rows]))]
+    index = np.full(len(src), -1, np.int64)
+    index[rows] = np.arange(len(rows))
+    inner = np.where(bare[rows], -1, psf.size // 2)
+    light = np.zeros((len(rows), len(limits) - 1))
+    if len(rows):
+        residual = residual.copy()
+        x, y = src["x"][rows].astype(float), src["y"][rows].astype(float)
+        _take_off(residual, unknown, x, y, inner, limits, _END * noise, light)
+    return residual, Halos(index, 0.5 * (limits[1:] + limits[:-1]), light, inner)
+
+
+def _edge_brightness(psf: Psf) -> float:
+    """Share of a star's light in a pixel at the edge of the model."""
+    ny, nx = psf.shape
+    half = psf.size // 2
+    axis = np.arange(-half, half + 1)
+    distance = np.hypot(axis[None, :], axis[:, None])
+    rim = psf.image(float(nx // 2), float(ny // 2))[(distance > half - 2) & (distance <= half)]
+    return max(float(rim.mean()), 1e-7)
+
+
+@njit(cache=True, error_model="numpy")
+def _take_off(
+    residual: np.ndarray,
+    unknown: np.ndarray,
+    xs: np.ndarray,
+    ys: np.ndarray,
+    inner: np.ndarray,
+    limits: np.ndarray,
+    least: float,
+    light: np.ndarray,
+) -> None:
+    """Measure and subtract one halo after the other."""
+    n = len(limits) - 1
+    radius = 0.5 * (limits[1:] + limits[:-1])
+    widest = int(limits[n]) + 2
+    values = np.empty((n, 8 * widest * (int(limits[n] - limits[n - 1]) + 2)))
+    for k in range(len(xs)):
+        # As far as it turns out to reach.
+        rings = min(np.searchsorted(limits, 2.0 * max(inner[k], 0) + 16.0), n)
+        while True:
+            far = limits[rings]
+            ends = _profile(
+                residual, unknown, xs[k], ys[k], inner[k], limits, rings, values, least, light[k]
+            )
+            if ends or rings == n:
+                break
+            rings = min(np.searchsorted(limits, 2 * far), n)
+        brightest = np.argmax(light[k])
+        light[k, :brightest] = light[k, brightest]  # within, nothing is known
+        if light[k, 0] > 0:
+            _subtract(residual, xs[k], ys[k], far, radius, light[k], inner[k])
+
+
+@njit(cache=True, error_model="numpy")
+def _profile(
+    residual: np.ndarray,
+    unknown: np.ndarray,
+    x0: float,
+    y0: float,
+    inner: int,
+    limits: np.ndarray,
+    rings: int,
+    values: np.ndarray,
+    least: float,
+    light: np.ndarray,
+) -> bool:
+    """Medians of the first rings, made to fall; whether the halo ends among them."""
+    ny, nx = residual.shape
+    mx, my = int(np.round(x0)), int(np.round(y0))
+    far = int(limits[rings]) + 1
+    count = np.zeros(rings, np.int64)
+    for y in range(max(0, my - far), min(ny, my + far + 1)):
+        for x in range(max(0, mx - far), min(nx, mx + far + 1)):
+            if unknown[y, x] or max(abs(x - mx), abs(y - my)) <= inner:
+                continue
+            r = np.hypot(x - x0, y - y0)
+            if limits[0] <= r < limits[rings]:
+                ring = np.searchsorted(limits, r, side="right") - 1
+                values[ring, count[ring]] = residual[y, x]
+                count[ring] += 1
+    light[:] = 0.0
+    before = np.inf
+    for ring in range(rings):
+        if count[ring] >= _LEAST_PIXELS:
+            before = min(before, np.median(values[ring, : count[ring]]))
+            if before < least:
+                return True
+            light[ring] = before
+        elif before < np.inf:
+            return True
+    return False
+
+
+@njit(cache=True)
+def halo_at(r: float, radius: np.ndarray, light: np.ndarray) -> float:
+    """Brightness of a halo at a radius, between rings linearly."""
+    if r <= radius[0]:
+        return float(light[0])
+    ring = np.searchsorted(radius, r)
+    if ring >= len(radius):
+        return 0.0
+    share = (r - radius[ring - 1]) / (radius[ring] - radius[ring - 1])
+    return float((1 - share) * light[ring - 1] + share * light[ring])
+
+
+@njit(cache=True)
+def _subtract(
+    residual: np.ndarray,
+    x0: float,
+    y0: float,
+    reach: float,
+    radius: np.ndarray,
+    light: np.ndarray,
+    inner: int,
+) -> None:
+    ny, nx = residual.shape
+    mx, my, far = int(np.round(x0)), int(np.round(y0)), int(reach) + 1
+    for y in range(max(0, my - far), min(ny, my + far + 1)):
+        for x in range(max(0, mx - far), min(nx, mx + far + 1)):
+            if max(abs(x - mx), abs(y - my)) > inner:
+                residual[y, x] -= halo_at(np.hypot(x - x0, y - y0), radius, light)
