@@ -156,9 +156,9 @@ def _profile(
                 continue
             r = np.hypot(x - x0, y - y0)
             if limits[0] <= r < limits[rings]:
-                ring = np.searchsorted(limits, r, side="right") - 1
-                values[ring, count[ring]] = residual[y, x]
-                count[ring] += 1
+                inside = np.searchsorted(limits, r, side="right") - 1
+                values[inside, count[inside]] = residual[y, x]
+                count[inside] += 1
     light[:] = 0.0
     before = np.inf
     for ring in range(rings):
