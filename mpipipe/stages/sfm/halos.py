@@ -73,11 +73,12 @@ def take_off_halos(
         edges.append(max(edges[-1] + _WIDTH, edges[-1] * _RATIO))
     limits = np.array(edges)
     flux = src["psfInstFlux"].astype(float)
-    # Of saturated stars that could not be fitted the detection's significance has to do.
+    # Of saturated stars that could not be fitted the light that is known has to do.
     bare = ~np.isfinite(flux) & src["flag_saturated"]
     bright = np.nan_to_num(flux) * _edge_brightness(psf) > _LEAST * noise
     rows = np.flatnonzero((bare | bright) & np.isfinite(src["x"]) & np.isfinite(src["y"]))
-    rows = rows[np.lexsort((-src["snr"][rows], -np.nan_to_num(flux[rows]), ~bare[rows]))]
+    near = [_light_near(residual, unknown, src[k], psf.fwhm) if bare[k] else 0.0 for k in rows]
+    rows = rows[np.lexsort((-np.array(near), -np.nan_to_num(flux[rows]), ~bare[rows]))]
     index = np.full(len(src), -1, np.int64)
     index[rows] = np.arange(len(rows))
     inner = np.where(bare[rows], -1, psf.size // 2)
@@ -87,6 +88,15 @@ def take_off_halos(
         x, y = src["x"][rows].astype(float), src["y"][rows].astype(float)
         _take_off(residual, unknown, x, y, inner, limits, _END * noise, light)
     return residual, Halos(index, 0.5 * (limits[1:] + limits[:-1]), light, inner)
+
+
+def _light_near(residual: np.ndarray, unknown: np.ndarray, row: np.ndarray, fwhm: float) -> float:
+    """Mean of the known pixels within 2 FWHM along both axes; 0 without any."""
+    (y0, y1), (x0, x1) = (
+        (max(int(row[axis] - 2 * fwhm), 0), max(int(row[axis] + 2 * fwhm) + 1, 0)) for axis in "yx"
+    )
+    known = ~unknown[y0:y1, x0:x1]
+    return float(residual[y0:y1, x0:x1][known].mean()) if known.any() else 0.0
 
 
 def _edge_brightness(psf: Psf) -> float:
@@ -156,9 +166,9 @@ def _profile(
                 continue
             r = np.hypot(x - x0, y - y0)
             if limits[0] <= r < limits[rings]:
-                inside = np.searchsorted(limits, r, side="right") - 1
-                values[inside, count[inside]] = residual[y, x]
-                count[inside] += 1
+                at = np.searchsorted(limits, r, side="right") - 1
+                values[at, count[at]] = residual[y, x]
+                count[at] += 1
     light[:] = 0.0
     before = np.inf
     for ring in range(rings):

@@ -20,7 +20,7 @@ PSF = GuessPsf(2.2, 1.9, 0.1, 2 * HALF + 1, 10.5, SHAPE)
 def source(x: float, y: float, flux: float) -> np.ndarray:
     src = SRC.empty(1)
     src["x"], src["y"], src["psfInstFlux"], src["psfInstFluxErr"] = x, y, flux, 100.0
-    src["psfChi2"], src["snr"] = 1.0, 50.0
+    src["psfChi2"] = 1.0
     return src
 
 
