@@ -149,9 +149,9 @@ def _in_circle(result: Clipboard) -> np.ndarray:
     src, planes, psf = result["src"], result["planes"], result["psf"]
     width = float(result["sdqa"].get("sfm.sourceDetection.map_width"))
     scene = make_scene(src, result["calexp"], planes, psf, width, result["detections"])
+    x, y, flux = src["x"], src["y"], src["psfInstFlux"]
     radii = np.array([_APERTURE])
-    places = src["x"], src["y"], src["psfInstFlux"]
-    return circles(scene.residual, planes, psf, *places, radii)[0][:, 0]
+    return circles(scene.residual, planes, psf.images(x, y), x, y, flux, radii)[0][:, 0]
 
 
 # -- the crowded field -----------------------------------------------------------------------------
