@@ -23,9 +23,9 @@ _SAMPLES = 400_000
 _BLANK = 4.0
 """Height in widths from which a pixel belongs to a visible source."""
 _DEEP = 3.5
-_AGREES = 1.12
-"""So many times the noise, and this factor, are seldom reached below zero. The factor is what faint
-sources do there: between them the sky is darker than its mean."""
+_AGREES = 1.75
+"""So many times the noise, and this factor, are seldom reached below zero. The factor is what
+crowded sources do there: between them the sky is darker than its mean."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _noise(
 ) -> float:
     """The noise's part of the width, if deep negative values, which no light makes, agree.
 
-    They do not on noise that correlates over more pixels than `noise_correlation` takes for noise.
+    They do not on noise that correlates as far as light does.
     """
     blank = ~planes.unusable & (map_ < _BLANK * width)
     noise = noise_correlation(image, planes.variance, blank, fwhm)

@@ -14,8 +14,10 @@ import numpy as np
 _TILE = 512
 _TILES = (3, 2)
 """Tiles of pixels that are looked at, along y and x."""
-_NEAR = 3.0
-"""Lags below which noise correlates, pixels."""
+_NEAR = 3
+"""Lags below which noise may always correlate, pixels."""
+_STEEP, _SHAPE = 3e-3, 0.1
+"""Misfits by which the next lags show noise too: in units of the variance, and of the light's."""
 _FAR = 1.2
 """Largest lag at which the light's correlation is fitted, FWHM."""
 _LEAST_FWHM = 3.0
@@ -54,15 +56,34 @@ def noise_correlation(
     if covariance is None:
         return float("nan")
     lag = np.arange(-reach, reach + 1)
-    square = np.add.outer(lag**2, lag**2)
+    distance = np.sqrt(np.add.outer(lag**2, lag**2))
     # The correlation of the filter with itself, which is that of point sources too.
-    filtered = np.exp(-square / (4 * (fwhm / _SIGMA) ** 2))
-    far = (square >= _NEAR**2) & (square <= reach**2)
-    terms = np.stack([filtered[far], np.ones(far.sum())], axis=1)
-    (points, level), *_ = np.linalg.lstsq(terms, covariance[far], rcond=None)
-    near = square < _NEAR**2
-    noise = covariance - points * filtered - level
-    return float(np.sqrt(max(np.sum(noise[near] * filtered[near]), 0.0)))
+    filtered = np.exp(-((distance * _SIGMA / fwhm) ** 2) / 4)
+    noise = _without_light(covariance, filtered, distance, reach)
+    return float(np.sqrt(max(np.sum(noise * filtered), 0.0)))
+
+
+def _without_light(
+    covariance: np.ndarray, filtered: np.ndarray, distance: np.ndarray, reach: int
+) -> np.ndarray:
+    """The covariance at small lags less what goes on to larger ones; 0 beyond.
+
+    Light is what fits all larger lags. Noise at one of them falls too steeply for that.
+    """
+    from scipy.optimize import nnls
+
+    noise = covariance
+    for near in range(_NEAR, reach):
+        far = (distance >= near) & (distance <= reach)
+        terms = np.stack([filtered[far], np.ones(far.sum())], axis=1)
+        points, level = nnls(terms, covariance[far])[0]
+        rest = covariance - points * filtered - level
+        noise = np.where(far, 0.0, rest)
+        ring = (distance >= near) & (distance < near + 1)
+        steep = _STEEP + _SHAPE * points * float(filtered[ring].mean())
+        if rest[ring].mean() < steep:
+            break
+    return noise
 
 
 def _covariance(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mpipipe.stages.matched_filter import gaussian_taps
 from mpipipe.stages.sfm.noise_correlation import noise_correlation
@@ -28,6 +29,15 @@ def faint_sources(seed=1):
     return (light - light.mean()).astype(np.float32)
 
 
+def matched_width(noise):
+    """What noise of this variance 1 makes of the filter's map."""
+    taps = gaussian_taps(FWHM).astype(float)
+    filtered = noise.astype(float)
+    for axis in (0, 1):
+        filtered = np.apply_along_axis(np.convolve, axis, filtered, taps, "same")
+    return filtered[20:-20, 20:-20].std() / np.square(taps).sum()
+
+
 def width(image, variance=1.0, blank=None, fwhm=FWHM):
     blank = np.ones(image.shape, bool) if blank is None else blank
     return noise_correlation(image, np.full(image.shape, variance, np.float32), blank, fwhm)
@@ -50,13 +60,19 @@ def test_correlated_noise_is_as_wide_as_the_filter_finds_it(light):
     noise = white(3)
     for axis in (0, 1):
         noise = (noise + np.roll(noise, 1, axis)) / np.sqrt(np.float32(2))
-    taps = gaussian_taps(FWHM).astype(float)
-    filtered = noise.astype(float)
-    for axis in (0, 1):
-        filtered = np.apply_along_axis(np.convolve, axis, filtered, taps, "same")
-    true = filtered[20:-20, 20:-20].std() / np.square(taps).sum()
+    true = matched_width(noise)
     assert true > 1.8
     assert width(noise + light * faint_sources()) == pytest.approx(true, rel=0.02)
+
+
+@pytest.mark.parametrize("light", [0.0, 1.0])
+def test_noise_that_correlates_over_more_pixels_shows(light):
+    """By falling more steeply with the lag than any light."""
+    noise = ndimage.gaussian_filter(white(3), 0.9)
+    noise /= noise.std()
+    true = matched_width(noise)
+    assert true > 2.5
+    assert width(noise + light * faint_sources()) == pytest.approx(true, rel=0.03)
 
 
 def test_what_is_not_blank_does_not_count():
