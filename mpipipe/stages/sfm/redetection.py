@@ -57,6 +57,9 @@ class Rules:
         is 1.
     bright
         Height over noise from which a star's wings are not trusted.
+    crowding
+        From 0 to 1: from the residual's whole width, misfits included, to its noise alone as what
+        the threshold is in units of.
     """
 
     threshold: float
@@ -65,6 +68,7 @@ class Rules:
     separation: float
     extended: float
     bright: float
+    crowding: float
 
 
 @dataclass(frozen=True)
@@ -119,21 +123,22 @@ def redetect(
         int64, pixels in reading order.
     snr
         Height over noise.
-    width
-        Width of the noise of the residual's map.
+    noise
+        What the threshold was in units of.
     """
     ratio = np.empty_like(after.values)
     _over_noise(before.values, after.values, rules.share, ratio)
     width = map_width(ratio, unusable)
-    y, x = find_peaks(ratio, rules.threshold * width, 1)
+    noise = width + rules.crowding * (min(before.noise, width) - width)
+    y, x = find_peaks(ratio, rules.threshold * noise, 1)
     y, x = y.astype(np.int64), x.astype(np.int64)
-    snr = ratio[y, x].astype(float) / width
+    snr = ratio[y, x].astype(float) / noise
     light = np.maximum(before.values[y, x] - after.values[y, x], 0)
     known = fits[np.isfinite(fits["flux"])]
     if not len(known) or not len(y):
-        return y, x, snr, width
-    kept = _stands_out(before.values, after.values, (y, x), known, light, width, fwhm, rules)
-    return y[kept], x[kept], snr[kept], width
+        return y, x, snr, noise
+    kept = _stands_out(before.values, after.values, (y, x), known, light, noise, fwhm, rules)
+    return y[kept], x[kept], snr[kept], noise
 
 
 @njit(cache=True, error_model="numpy")
@@ -153,7 +158,7 @@ def settle(
     rest: Residual,
     y: np.ndarray,
     x: np.ndarray,
-    width: float,
+    noise: float,
     rules: Rules,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fit new peaks together with the known sources near them, which gave way to them.
@@ -186,7 +191,7 @@ def settle(
         )
         at = np.stack([rows["x"], rows["y"]], axis=1)
     with np.errstate(invalid="ignore"):
-        kept = rows["flux"] > rules.threshold * width * rows["sky_error"]
+        kept = rows["flux"] > rules.threshold * noise * rows["sky_error"]
     pairs = KDTree(at).query_pairs(rules.separation * psf.fwhm, output_type="ndarray")
     flux = np.nan_to_num(rows["flux"])
     first, second = pairs[:, 0], pairs[:, 1]
@@ -203,7 +208,7 @@ def _stands_out(
     peaks: tuple[np.ndarray, np.ndarray],
     known: np.ndarray,
     light: np.ndarray,
-    width: float,
+    noise: float,
     fwhm: float,
     rules: Rules,
 ) -> np.ndarray:
@@ -220,12 +225,12 @@ def _stands_out(
     typical = max(1.0, float(np.nanmedian(known["chi2"])))
     is_extended = source["chi2"] > rules.extended * typical**_CROWD
     outshines = near & (height > before[y, x][:, None])
-    suspect = outshines & (is_extended | (height > rules.bright * width))
+    suspect = outshines & (is_extended | (height > rules.bright * noise))
     mirror = 2 * source["y"] - y[:, None], 2 * source["x"] - x[:, None]
     # A fit's misfit over its height: what a model is wrong by.
     excess = np.maximum(source["chi2"] - 1, 0) * np.maximum(source["n_pixels"], 1)
     share = np.maximum(rules.misfit * np.sqrt(excess) / np.maximum(height, 1), rules.share)
-    least = rules.threshold * width * np.sqrt(2 + np.square(share * light[:, None]))
+    least = rules.threshold * noise * np.sqrt(2 + np.square(share * light[:, None]))
     stands = after[y, x][:, None] - _sampled(after, *mirror) > least
     stood = before[y, x][:, None] - _sampled(before, *mirror) > least
     sound = np.where(suspect, stands & (stood | ~is_extended), True).all(axis=1)

@@ -68,6 +68,16 @@ class SourceDetectionConfig(StageConfig):
     residual_separation: float = Field(
         default=0.5, ge=0, description="least distance between sources of two passes, FWHM"
     )
+    crowded_share: float = Field(
+        default=0.05, ge=0, description="residual_share in a crowd, where what is hidden are stars"
+    )
+    crowded_separation: float = Field(
+        default=0.4, ge=0, description="residual_separation in a crowd"
+    )
+    crowd: tuple[float, float] = Field(
+        default=(0.013, 0.023),
+        description="peaks per squared FWHM from which a crowd begins, and is complete",
+    )
     extended_chi2: float = Field(
         default=1.15,
         gt=0,
@@ -120,12 +130,10 @@ def source_detection(
     """Find peaks above the threshold, of both signs, and set the planes `DETECTIONS`."""
     fwhm = planes.seeing.fwhm if psf.is_guess else psf.fwhm
     first = detection_map(calexp.image, planes, fwhm, config.local_mesh, config.local_mask)
-    y, x = find_peaks(first.values, config.threshold * first.noise, config.separation)
-    snr = first.values[y, x].astype(float) / first.noise
-    peaks = _Peaks(y.astype(np.int64), x.astype(np.int64), snr, np.zeros(len(y), np.int32))
+    peaks, crowding = _visible(config, first, planes, fwhm)
     width = first.width
     if not psf.is_guess:
-        peaks, width = _redetected(config, calexp, planes, psf, first, peaks)
+        peaks, width = _redetected(config, calexp, planes, psf, first, peaks, crowding)
     if len(peaks.y) > MAX_SOURCES:
         warnings.append(f"{len(peaks.y)} detections: the {MAX_SOURCES} most significant are kept")
         peaks = peaks.only(np.argsort(-peaks.snr, kind="stable")[:MAX_SOURCES])
@@ -137,6 +145,7 @@ def source_detection(
     _mark(calexp.mask, found)
     sdqa.add("sfm.sourceDetection.map_width", width)
     sdqa.add("sfm.sourceDetection.noise_width", first.noise)
+    sdqa.add("sfm.sourceDetection.crowding", crowding)
     sdqa.add("sfm.sourceDetection.n_sources", len(found.y))
     sdqa.add("sfm.sourceDetection.n_redetected", int((found.found_in > 0).sum()))
     sdqa.add("sfm.sourceDetection.n_blended", int((found.n_peaks > 1).sum()))
@@ -148,6 +157,24 @@ def source_detection(
     return {"calexp": calexp, "detections": found}
 
 
+def _visible(
+    config: SourceDetectionConfig, map_: DetectionMap, planes: MeasurementPlanes, fwhm: float
+) -> tuple[_Peaks, float]:
+    """Peaks of the map itself, and how crowded it is: from 0 to 1."""
+    limit, separation = config.threshold * map_.noise, config.separation
+    y, x = find_peaks(map_.values, limit, separation)
+    area = max(float(np.count_nonzero(~planes.unusable)), 1.0) / fwhm**2
+    begins, complete = config.crowd
+    crowding = (len(y) / area - begins) / max(complete - begins, 1e-9)
+    crowding = min(max(crowding, 0.0), 1.0)
+    if crowding > 0.5:
+        closer = max(1, min(separation, round(0.5 * fwhm)))
+        y, x = find_peaks(map_.values, limit, closer)
+    snr = map_.values[y, x].astype(float) / map_.noise
+    found = _Peaks(y.astype(np.int64), x.astype(np.int64), snr, np.zeros(len(y), np.int32))
+    return found, crowding
+
+
 def _redetected(
     config: SourceDetectionConfig,
     calexp: Exposure,
@@ -155,11 +182,15 @@ def _redetected(
     psf: Psf,
     first: DetectionMap,
     peaks: _Peaks,
+    crowding: float,
 ) -> tuple[_Peaks, float]:
-    """The peaks and those that they hid; the least width of noise among all maps."""
+    """The peaks and those that they hid; the least width among all maps."""
+    usual = 1 - crowding
+    share = usual * config.residual_share + crowding * config.crowded_share
+    separation = usual * config.residual_separation + crowding * config.crowded_separation
     rules = Rules(
-        config.threshold, config.residual_share, config.misfit_share, config.residual_separation,
-        config.extended_chi2, config.bright_star,
+        config.threshold, share, config.misfit_share, separation, config.extended_chi2,
+        config.bright_star, crowding,
     )  # fmt: skip
     pixels, width = usable_pixels(calexp, planes), first.width
     spoiled = _spoiled(config, calexp.mask, first, peaks, psf.fwhm)
@@ -168,11 +199,11 @@ def _redetected(
             break
         rest = take_off(pixels, psf, peaks.y, peaks.x)
         after = residual_map(rest.image, planes, psf.fwhm, first)
-        y, x, snr, now = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
+        y, x, snr, noise = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
         sound = ~spoiled(y, x)
-        y, x, kept = settle(pixels, psf, rest, y[sound], x[sound], now, rules)
+        y, x, kept = settle(pixels, psf, rest, y[sound], x[sound], noise, rules)
         new = _Peaks(y, x, snr[sound], np.full(len(y), number, np.int32)).only(kept)
-        peaks, width = peaks.and_also(new), min(width, now)
+        peaks, width = peaks.and_also(new), min(width, after.width)
         if len(new.y) <= config.few * len(peaks.y):
             break
     return peaks, width
