@@ -103,7 +103,7 @@ def redetect(
     fits: np.ndarray,
     fwhm: float,
     rules: Rules,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
     """Peaks that the known sources hid.
 
     Parameters
@@ -123,8 +123,8 @@ def redetect(
         int64, pixels in reading order.
     snr
         Height over noise.
-    noise
-        What the threshold was in units of.
+    noise, width
+        What the threshold was in units of, and the width of the residual's map over its misfits.
     """
     ratio = np.empty_like(after.values)
     _over_noise(before.values, after.values, rules.share, ratio)
@@ -136,9 +136,9 @@ def redetect(
     light = np.maximum(before.values[y, x] - after.values[y, x], 0)
     known = fits[np.isfinite(fits["flux"])]
     if not len(known) or not len(y):
-        return y, x, snr, noise
+        return y, x, snr, noise, width
     kept = _stands_out(before.values, after.values, (y, x), known, light, noise, fwhm, rules)
-    return y[kept], x[kept], snr[kept], noise
+    return y[kept], x[kept], snr[kept], noise, width
 
 
 @njit(cache=True, error_model="numpy")

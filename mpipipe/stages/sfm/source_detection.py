@@ -199,11 +199,11 @@ def _redetected(
             break
         rest = take_off(pixels, psf, peaks.y, peaks.x)
         after = residual_map(rest.image, planes, psf.fwhm, first)
-        y, x, snr, noise = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
+        y, x, snr, noise, now = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
         sound = ~spoiled(y, x)
         y, x, kept = settle(pixels, psf, rest, y[sound], x[sound], noise, rules)
         new = _Peaks(y, x, snr[sound], np.full(len(y), number, np.int32)).only(kept)
-        peaks, width = peaks.and_also(new), min(width, after.width)
+        peaks, width = peaks.and_also(new), min(width, now)
         if len(new.y) <= config.few * len(peaks.y):
             break
     return peaks, width
