@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from _truth import GALAXY
 from scipy.spatial import cKDTree
 
 from mpipipe.data.mask import is_set
@@ -30,7 +31,6 @@ EXCUSES = ("flag_edge", "flag_streak", "flag_saturated", "flag_near_saturated")
 CAUSES = ("edge", "streak", "saturated", "halo", "blend", "blank")
 """Why a detection is false, in the order in which they are asked."""
 
-_GALAXY = 1
 _HALO_SNR = 100.0
 _HALO = 6.0
 _BLEND = 2.0
@@ -193,7 +193,7 @@ def why_false(
     saturated = is_set(near, "SAT")
     streak = is_set(near, ("STREAK", "DETECTED_STREAK")) | (hit & ~saturated)
     bright = sources[sources["snr"] > _HALO_SNR]
-    large = sources[(sources["snr"] > 0.3 * _HALO_SNR) & (sources["kind"] == _GALAXY)]
+    large = sources[(sources["snr"] > 0.3 * _HALO_SNR) & (sources["kind"] == GALAXY)]
     halo = _is_near(x, y, np.concatenate([bright, large]), _HALO * fwhm)
     blend = _is_near(x, y, sources[sources["snr"] > EDGES[0]], _BLEND * fwhm)
     reasons = np.stack([edge, streak, saturated, halo, blend, np.ones(len(rows), bool)])

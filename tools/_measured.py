@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import _truth
 import numpy as np
 from _completeness import FAINTEST, REACH, pair
-from _truth import CALIBRATION, CcdTruth
+from _truth import CALIBRATION, GALAXY, CcdTruth
 from scipy.spatial import cKDTree
 
 from mpipipe.data.photo_calib import MAG_PER_RELATIVE, NANOJANSKY_ZERO_POINT
 
-GALAXY = 1
 GLARE, WINGS = 10.0, 8.0
 """A lone star has no source of so many times its light within so many FWHM."""
 EDGE = 8.0

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _peers
 import numpy as np
-from _peers import HOME, TOOLS, PeerError, Prepared, call, draw_psfex, no_file, options_of
+from _peers import HOME, NO_WEIGHT, SEXTRACTOR, TOOLS, PeerError, Prepared, call, draw_psfex
 from _photometry_worker import OVERSAMPLING, THRESHOLD, gaussian
 
 from mpipipe.data.exposure import Exposure
 from mpipipe.stages.measurement_planes import measurement_planes
 
-NO_WEIGHT = 1e20
-"""Variance of a pixel that can not be used."""
-SEXTRACTOR = "/usr/share/source-extractor"
 SCAN = (3.5, 4.0, 4.5, 5.0, 6.0)
 """Thresholds of the matched filter, sigma of a point source, for completeness by purity."""
 USUAL_SCAN = (0.8, 1.0, 1.2, 1.5)
@@ -155,24 +153,11 @@ def _sextractor(
         "DETECT_THRESH": threshold,
         "ANALYSIS_THRESH": threshold,
         "DETECT_MINAREA": area,
-        "WEIGHT_TYPE": "MAP_VAR",
-        "WEIGHT_IMAGE": pixels.variance,
-        "WEIGHT_THRESH": NO_WEIGHT / 10,
-        "BACK_TYPE": "MANUAL",
-        "BACK_VALUE": 0.0,
-        "GAIN": 1.0,
-        "SATUR_LEVEL": 1e9,
-        "PIXEL_SCALE": one.scale,
-        "SEEING_FWHM": one.fwhm * one.scale,
         "PHOT_APERTURES": 2.0 * one.fwhm,
-        "STARNNW_NAME": f"{SEXTRACTOR}/default.nnw",
         "MEMORY_OBJSTACK": 20000,
         "MEMORY_PIXSTACK": 3000000,
-        "CHECKIMAGE_TYPE": "NONE",
-        "VERBOSE_TYPE": "QUIET",
     } | (more or {})
-    command = ["source-extractor", pixels.image, "-c", no_file(one.folder), *options_of(options)]
-    _, seconds = call(command, one.folder)
+    seconds = _peers.sextractor(one, pixels.image, pixels.variance, options)
     return _renamed(np.array(fits.getdata(catalogue, 1))), seconds
 
 

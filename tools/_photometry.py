@@ -21,7 +21,7 @@ from _peers_photometry import Catalogue
 from _truth import CcdTruth, spread
 
 from mpipipe.data.mask import is_set
-from mpipipe.data.photo_calib import MAG_PER_RELATIVE, NANOJANSKY_ZERO_POINT
+from mpipipe.data.photo_calib import MAG_PER_RELATIVE
 from mpipipe.quality.report import Check, at_least, at_most
 from mpipipe.stages.near import planes_near
 
@@ -193,11 +193,9 @@ class Judge:
 
     def _offsets(self, rows: np.ndarray, true: np.ndarray, flux: str) -> Offsets:
         sources = self.truth.sources[true]
-        value, error = rows[flux].astype(float), rows[f"{flux}Err"].astype(float)
+        pairs = _measured.Magnitudes(rows, sources)
         with np.errstate(invalid="ignore", divide="ignore"):
-            off = NANOJANSKY_ZERO_POINT - 2.5 * np.log10(value) - sources["mag"]
-            off = np.where(value > 0, off, np.nan)
-            error = MAG_PER_RELATIVE * error / value
+            off, error = pairs.off(flux), pairs.error(flux)
         return Offsets(self._first + true, sources["mag"], sources["snr"], off, error)
 
 

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from mpipipe.data.moments import adaptive_moments
 
 FWHM_OF_SIGMA = 2.354820045
-STAR = 0
+STAR, GALAXY = 0, 1
 MAS = 3.6e6
 """Milliarcseconds in a degree."""
 CALIBRATION = 3.0

@@ -73,7 +73,8 @@ def _convolve(values: np.ndarray, step: int, taps: np.ndarray, out: np.ndarray) 
 
 
 @njit(cache=True)
-def _copy(values: np.ndarray, out: np.ndarray) -> None:
+def copy_row(values: np.ndarray, out: np.ndarray) -> None:
+    """``out = values`` of one dimension each, in a loop that runs on vectors."""
     for k in range(len(out)):
         i = np.uint64(k)
         out[i] = values[i]
@@ -91,17 +92,17 @@ def shift_image(image: np.ndarray, dx: float, dy: float, out: np.ndarray) -> Non
     # Whole images at once: long loops run on vectors.
     higher = np.empty((last + REACH, size), kind)
     for j in range(last + REACH):
-        _copy(image[min(max(j - REACH, 0), size - 1)], higher[j])
+        copy_row(image[min(max(j - REACH, 0), size - 1)], higher[j])
     moved = np.empty((size, size), kind)
     fill_taps(dy, taps)
     _convolve(higher.reshape(-1), size, taps, moved.reshape(-1))
     wider = np.empty((size, last + REACH), kind)
     for j in range(size):
-        _copy(moved[j], wider[j, REACH:last])
+        copy_row(moved[j], wider[j, REACH:last])
         for k in range(REACH):
             wider[j, k], wider[j, last + k] = moved[j, 0], moved[j, size - 1]
     whole = np.empty((size, last + REACH), kind)
     fill_taps(dx, taps)
     _convolve(wider.reshape(-1), 1, taps, whole.reshape(-1)[: -2 * REACH])
     for j in range(size):
-        _copy(whole[j, :size], out[j])
+        copy_row(whole[j, :size], out[j])

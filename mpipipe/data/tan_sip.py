@@ -218,9 +218,9 @@ class TanSip:
 
         In the tangent plane of the tangent point, whose own scale differs by 1e-5 over a CCD.
         """
-        u, v = np.asarray(x, float) - self.x, np.asarray(y, float) - self.y
-        (fu, fv), (gu, gv) = self._slopes(u, v)
-        sip = np.stack([np.stack([fu, fv], -1), np.stack([gu, gv], -1)], -2)
+        u, v = np.broadcast_arrays(np.asarray(x, float) - self.x, np.asarray(y, float) - self.y)
+        sip = np.empty((*u.shape, 2, 2))
+        _sip_slopes(self.a, self.b, u.ravel(), v.ravel(), sip.reshape(-1, 2, 2))
         return np.asarray(3600.0 * self.cd @ sip)
 
     def _undistorted(self, f: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,16 +228,6 @@ class TanSip:
         u, v = np.empty(np.shape(f)), np.empty(np.shape(g))
         _undistort(self.a, self.b, np.ravel(f), np.ravel(g), u.reshape(-1), v.reshape(-1))
         return u, v
-
-    def _slopes(
-        self, u: np.ndarray, v: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """Derivatives of u + a and v + b by u and v."""
-        (au, av), (bu, bv) = _derivatives(self.a), _derivatives(self.b)
-        return (
-            (1.0 + polynomial(au, u, v), polynomial(av, u, v)),
-            (polynomial(bu, u, v), 1.0 + polynomial(bv, u, v)),
-        )
 
     def cards(self) -> dict[str, object]:
         """FITS header cards that astropy, DS9 and SCAMP's kin read."""
@@ -385,6 +375,18 @@ def _undistort(
 
 
 @njit(cache=True)
+def _sip_slopes(
+    a: np.ndarray, b: np.ndarray, u: np.ndarray, v: np.ndarray, out: np.ndarray
+) -> None:
+    """Derivatives of u + a and v + b (lines) by u and v (columns), (n, 2, 2)."""
+    for k in range(len(u)):
+        _, a_u, a_v = _with_slopes(a, u[k], v[k])
+        _, b_u, b_v = _with_slopes(b, u[k], v[k])
+        out[k, 0, 0], out[k, 0, 1] = 1.0 + a_u, a_v
+        out[k, 1, 0], out[k, 1, 1] = b_u, 1.0 + b_v
+
+
+@njit(cache=True)
 def _with_slopes(table: np.ndarray, u: float, v: float) -> tuple[float, float, float]:
     """A polynomial as `polynomial` has it, and its derivatives by u and v."""
     n = len(table)
@@ -402,15 +404,6 @@ def _with_slopes(table: np.ndarray, u: float, v: float) -> tuple[float, float, f
 
 def _terms(order: int) -> list[tuple[int, int]]:
     return [(p, degree - p) for degree in range(order + 1) for p in range(degree, -1, -1)]
-
-
-def _derivatives(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of the derivatives by u and by v, of the same size."""
-    powers = np.arange(1, len(table))
-    by_u, by_v = np.zeros_like(table), np.zeros_like(table)
-    by_u[:-1] = table[1:] * powers[:, None]
-    by_v[:, :-1] = table[:, 1:] * powers
-    return by_u, by_v
 
 
 def _root(xi: np.ndarray, eta: np.ndarray) -> tuple[float, float]:

@@ -135,12 +135,7 @@ def lower_width(values: np.ndarray) -> float:
     Sources, resolved or not, only ever add light: on a map of the sky this half is the noise.
     NaN when there are fewer than 10 values.
     """
-    values = values[:: max(1, values.size // _SAMPLES)]
-    values = values[np.isfinite(values)]
-    if values.size < 10:
-        return float("nan")
-    low, middle = np.percentile(values, [15.865525, 50.0])
-    return float(middle - low)
+    return _percentiles_apart(values, 15.865525, 50.0, fewest=10)
 
 
 def tail_width(values: np.ndarray) -> float:
@@ -149,12 +144,17 @@ def tail_width(values: np.ndarray) -> float:
     Faint sources below the threshold raise the median, and with it `lower_width`, by up to 12 %
     on a deep image; they hardly touch this. NaN when there are fewer than 50 values.
     """
+    return _percentiles_apart(values, 2.2750132, 15.865525, fewest=50)
+
+
+def _percentiles_apart(values: np.ndarray, low: float, high: float, fewest: int) -> float:
+    """The `high` minus the `low` percentile of evenly spaced samples; NaN for too few."""
     values = values[:: max(1, values.size // _SAMPLES)]
     values = values[np.isfinite(values)]
-    if values.size < 50:
+    if values.size < fewest:
         return float("nan")
-    tail, low = np.percentile(values, [2.2750132, 15.865525])
-    return float(low - tail)
+    bottom, top = np.percentile(values, [low, high])
+    return float(top - bottom)
 
 
 @njit(cache=True)

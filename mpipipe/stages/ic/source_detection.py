@@ -16,12 +16,7 @@ from pydantic import Field
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.ids import MAX_SOURCES
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.detections import (
-    Detections,
-    are_streaks,
-    most_significant,
-    near_saturated,
-)
+from mpipipe.stages.detections import Detections, are_streaks, most_significant
 from mpipipe.stages.footprints import grow_footprints
 from mpipipe.stages.matched_filter import find_peaks, lower_width, matched_filter
 from mpipipe.stages.measurement_planes import MeasurementPlanes
@@ -83,7 +78,7 @@ def source_detection(
         limit = config.low_threshold
         y, x = find_peaks(map_, limit * width, config.separation)
     y, x = most_significant(map_, y, x, config.max_sources)
-    labels, of_peak, footprints = grow_footprints(map_, limit * width, y, x)
+    _, of_peak, footprints = grow_footprints(map_, limit * width, y, x)
     streak = are_streaks(
         footprints, config.streak_length * planes.seeing.fwhm, config.streak_elongation
     )
@@ -93,9 +88,4 @@ def source_detection(
     sdqa.add("ic.sourceDetection.n_streak", int(streak.sum()))
     snr = map_[y, x].astype(float) / width
     peaks = y.astype(np.int64), x.astype(np.int64)
-    found_in = np.zeros(len(y), np.int32)
-    saturated = near_saturated(calexp.mask, y, x, planes.seeing.fwhm)
-    detections = Detections(
-        *peaks, snr, found_in, saturated, of_peak, footprints, labels, streak, width
-    )
-    return {"detections": detections}
+    return {"detections": Detections(*peaks, snr, of_peak, footprints, streak, width)}

@@ -1,10 +1,10 @@
-"""Detections that are false more often than others, by what may have made them."""
+"""DeepDetections that are false more often than others, by what may have made them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mpipipe.stages.detections import Detections
+from mpipipe.stages.sfm.deep_detections import DeepDetections
 
 CAUSES = ("edge", "streak", "saturated", "halo", "blend", "blank")
 """In the order in which they are asked; a detection counts for the first that holds.
@@ -22,7 +22,7 @@ _MARGIN = 1.1
 
 
 def count_doubtful(
-    found: Detections, shape: tuple[int, int], fwhm: float, threshold: float
+    found: DeepDetections, shape: tuple[int, int], fwhm: float, threshold: float
 ) -> dict[str, int]:
     """How many doubtful detections there are of each of `CAUSES`.
 
@@ -52,7 +52,7 @@ def count_doubtful(
     return counts
 
 
-def _in_halos(found: Detections, fwhm: float) -> np.ndarray:
+def _in_halos(found: DeepDetections, fwhm: float) -> np.ndarray:
     """Whether the most significant of the bright sources nearby outshines a detection."""
     from scipy.spatial import KDTree
 

@@ -25,9 +25,9 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
 from mpipipe.data.schema import Column
-from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.apertures import NoiseFactors
+from mpipipe.stages.sfm.deep_detections import DeepDetections
 from mpipipe.stages.sfm.halos import take_off_halos
 from mpipipe.stages.sfm.psf_shape import PsfShapes, psf_shapes
 from mpipipe.stages.sfm.source_stamps import Ground, extended_discs, pieces, sky_noise
@@ -64,7 +64,7 @@ class Scene:
     planes: MeasurementPlanes
     psf: Psf
     factors: NoiseFactors
-    detections: Detections | None
+    detections: DeepDetections | None
 
     @cached_property
     def psf_shapes(self) -> PsfShapes:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpipipe.stages.seeing import FWHM_OF_SIGMA
+
 _TILE = 512
 _TILES = (3, 2)
 """Tiles of pixels that are looked at, along y and x."""
@@ -23,8 +25,6 @@ _FAR = 1.2
 _LEAST_FWHM = 3.0
 """Pixels; below it the light's correlation is gone where the noise's is."""
 _LEAST_PIXELS = 50_000
-_SIGMA = 2.354820045
-"""FWHM of a Gaussian over its sigma."""
 
 
 def noise_correlation(
@@ -58,7 +58,7 @@ def noise_correlation(
     lag = np.arange(-reach, reach + 1)
     distance = np.sqrt(np.add.outer(lag**2, lag**2))
     # The correlation of the filter with itself, which is that of point sources too.
-    filtered = np.exp(-((distance * _SIGMA / fwhm) ** 2) / 4)
+    filtered = np.exp(-((distance * FWHM_OF_SIGMA / fwhm) ** 2) / 4)
     noise = _without_light(covariance, filtered, distance, reach)
     return float(np.sqrt(max(np.sum(noise * filtered), 0.0)))
 

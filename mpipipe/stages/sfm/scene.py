@@ -6,7 +6,6 @@ import numpy as np
 
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.psf import Psf
-from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.psf_photometry import (
     blended_photometry,
@@ -15,6 +14,7 @@ from mpipipe.stages.psf_photometry import (
     with_correlated_noise,
 )
 from mpipipe.stages.sfm.apertures import noise_factors
+from mpipipe.stages.sfm.deep_detections import DeepDetections
 from mpipipe.stages.sfm.measurement import Scene
 
 FIT_RADIUS = 1.25
@@ -77,7 +77,7 @@ def make_scene(
     planes: MeasurementPlanes,
     psf: Psf,
     map_width: float,
-    detections: Detections | None,
+    detections: DeepDetections | None,
 ) -> Scene:
     """The scene of sources whose PSF fluxes are known; `map_width` as in `fit_psfs`."""
     image = np.where(planes.unusable, np.float32(0), calexp.image)

@@ -22,12 +22,13 @@ from mpipipe.data.ids import MAX_SOURCES
 from mpipipe.data.mask import DTYPE, VALUE, bits, is_set
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages.detections import Detections, are_streaks, near_saturated
+from mpipipe.stages.detections import are_streaks
 from mpipipe.stages.footprints import grow_footprints, spread_footprints
 from mpipipe.stages.matched_filter import find_peaks
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.near import planes_near
 from mpipipe.stages.psf_photometry import usable_pixels
+from mpipipe.stages.sfm.deep_detections import DeepDetections, near_saturated
 from mpipipe.stages.sfm.detection_map import DetectionMap, detection_map, residual_map
 from mpipipe.stages.sfm.doubtful import count_doubtful
 from mpipipe.stages.sfm.redetection import Rules, redetect, settle, take_off
@@ -236,19 +237,19 @@ def _with_footprints(
     peaks: _Peaks,
     scatter: float,
     fwhm: float,
-) -> Detections:
+) -> DeepDetections:
     limit = config.threshold * map_.noise
     labels, of_peak, footprints = grow_footprints(map_.values, limit, peaks.y, peaks.x)
     streak = are_streaks(footprints, config.streak_length * fwhm, config.streak_elongation)
     footprints = spread_footprints(labels, footprints, round(config.grow * fwhm))
     saturated = near_saturated(mask, peaks.y, peaks.x, fwhm)
-    return Detections(
-        peaks.y, peaks.x, peaks.snr, peaks.found_in, saturated, of_peak, footprints, labels,
-        streak, scatter,
+    return DeepDetections(
+        peaks.y, peaks.x, peaks.snr, of_peak, footprints, streak, scatter, peaks.found_in,
+        saturated, labels,
     )  # fmt: skip
 
 
-def _mark(mask: np.ndarray, found: Detections) -> None:
+def _mark(mask: np.ndarray, found: DeepDetections) -> None:
     """Set the planes of detected pixels; in place."""
     values = np.where(found.streak, bits("DETECTED", "DETECTED_STREAK"), VALUE["DETECTED"])
     inside = np.flatnonzero(found.labels)

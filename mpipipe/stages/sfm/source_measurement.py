@@ -18,8 +18,8 @@ from mpipipe.data.mask import is_set
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import APERTURES
-from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.sfm.deep_detections import DeepDetections
 from mpipipe.stages.sfm.measurement import Scene, chosen, measure_all, registry
 from mpipipe.stages.sfm.scene import fit_psfs, make_scene
 from mpipipe.stages.sfm.src_table import SRC
@@ -64,7 +64,7 @@ def source_measurement(
     calexp: Exposure,
     planes: MeasurementPlanes,
     psf: Psf,
-    detections: Detections,
+    detections: DeepDetections,
     sdqa: Sdqa,
 ) -> Mapping[str, Any]:
     """Measure every detection into a row of `src`."""
@@ -94,14 +94,14 @@ def measure(scene: Scene, src: np.ndarray, names: tuple[str, ...]) -> None:
         measure_all(scene, src, wanted)
 
 
-def _starts(src: np.ndarray, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+def _starts(src: np.ndarray, detections: DeepDetections) -> tuple[np.ndarray, np.ndarray]:
     """Where the PSF fits start: windowed centroids, but the peaks where neighbours pull at them."""
     pulled = src["flag_centroid"] | src["flag_blended"]
     x, y = np.where(pulled, detections.x, src["x"]), np.where(pulled, detections.y, src["y"])
     return x.astype(float), y.astype(float)
 
 
-def _identify(src: np.ndarray, calexp: Exposure, detections: Detections) -> None:
+def _identify(src: np.ndarray, calexp: Exposure, detections: DeepDetections) -> None:
     """Ids in the order of the peaks (y, x), parents, and what the detection knew."""
     info = calexp.info
     src["id"] = source_ids(info.visit, info.detector_number, np.arange(len(src)))

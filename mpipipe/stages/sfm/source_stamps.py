@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
+from mpipipe.data.pixel_shift import copy_row
 from mpipipe.data.psf import Psf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.halos import Halos, halo_at
@@ -364,17 +365,10 @@ def _copy(
         known[j, :low], known[j, high:] = False, False
         missing += low + size - high
         part = slice(x0 + low, x0 + high)
-        _take(residual[y, part], light[j, low:high])
-        _take(sky_variance[y, part], variance[j, low:high])
+        copy_row(residual[y, part], light[j, low:high])
+        copy_row(sky_variance[y, part], variance[j, low:high])
         missing += _turn(unknown[y, part], known[j, low:high])
     return missing
-
-
-@njit(cache=True)
-def _take(values: np.ndarray, out: np.ndarray) -> None:
-    for k in range(len(out)):
-        i = np.uint64(k)  # unsigned: no test for negative indices, and so on vectors
-        out[i] = values[i]
 
 
 @njit(cache=True)
@@ -382,7 +376,7 @@ def _turn(unknown: np.ndarray, known: np.ndarray) -> int:
     """Make the opposite; how many are not known."""
     n = 0
     for k in range(len(known)):
-        i = np.uint64(k)
+        i = np.uint64(k)  # unsigned: no test for negative indices, and so on vectors
         known[i] = not unknown[i]
         n += unknown[i]
     return n

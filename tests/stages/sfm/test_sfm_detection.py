@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpipipe.data.background import Background
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import VALUE, is_set
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.stages import ic, sfm
 from mpipipe.stages.footprints import grow_footprints, spread_footprints
 from mpipipe.stages.matched_filter import lower_width, tail_width
 from mpipipe.stages.sfm.doubtful import CAUSES
 from mpipipe.stages.sfm.source_measurement import MONSTER
-from mpipipe.stages.stage import Clipboard, run_chain
 
-from ..frames import FWHM, sky, with_stars
+from ..frames import FWHM, measured, sky, with_stars
 
 Star = tuple[float, float, float]
-
-
-def measure(calexp: Exposure) -> Clipboard:
-    clipboard: dict[str, Any] = {
-        "calexp": calexp,
-        "background": Background.constant(0.0, calexp.shape),
-        "pixel_scale": 0.2,
-        "reference": None,
-        "sdqa": Sdqa(),
-        "warnings": [],
-    }
-    return run_chain((*ic.PIPELINE, *sfm.PIPELINE), {}, clipboard, failed=lambda step, error: None)
 
 
 def stars_for_a_psf(seed: int = 3) -> list[Star]:
@@ -70,7 +53,7 @@ def add_galaxy(exposure: Exposure, x: float, y: float, flux: float, a: float, b:
 
 
 def test_a_star_in_the_shoulder_of_a_brighter_one_is_found() -> None:
-    result = measure(frame([(200.2, 200.4, 1e5), (205.0, 201.0, 1.5e4)]))
+    result = measured(frame([(200.2, 200.4, 1e5), (205.0, 201.0, 1.5e4)]))
     found = near(result["src"], 202, 200.5, 12)
     assert len(found) == 2
     fainter = found[np.argmin(found["psfInstFlux"])]
@@ -84,31 +67,31 @@ def test_a_star_in_the_shoulder_of_a_brighter_one_is_found() -> None:
 def test_a_galaxy_leaves_no_sources() -> None:
     exposure = frame([])
     add_galaxy(exposure, 200.3, 190.6, 2e5, 6.0, 3.5)
-    src = measure(exposure)["src"]
+    src = measured(exposure)["src"]
     assert len(near(src, 200.3, 190.6, 40)) <= 2
 
 
 def test_a_star_on_a_galaxy_is_found() -> None:
     exposure = frame([(212.0, 200.0, 2e4)])
     add_galaxy(exposure, 200.3, 190.6, 2e5, 6.0, 3.5)
-    src = measure(exposure)["src"]
+    src = measured(exposure)["src"]
     assert len(near(src, 212.0, 200.0, 1.5)) == 1
 
 
 def test_a_bright_star_leaves_no_sources() -> None:
-    src = measure(frame([(200.3, 180.7, 3e6)]))["src"]
+    src = measured(frame([(200.3, 180.7, 3e6)]))["src"]
     assert len(near(src, 200.3, 180.7, 50)) == 1
 
 
 def test_peaks_are_in_reading_order_whatever_pass_found_them() -> None:
-    found = measure(frame([(200.2, 200.4, 1e5), (205.0, 201.0, 1.5e4)]))["detections"]
+    found = measured(frame([(200.2, 200.4, 1e5), (205.0, 201.0, 1.5e4)]))["detections"]
     np.testing.assert_array_equal(np.lexsort((found.x, found.y)), np.arange(len(found.y)))
     assert (found.labels[found.y, found.x] == found.footprint + 1).all()
 
 
 def test_fluxes_of_children_add_up_to_their_parent() -> None:
     pair = [(200.2, 200.4, 1e5), (208.0, 203.0, 4e4), (100.0, 100.0, 3e4)]
-    result = measure(frame(pair))
+    result = measured(frame(pair))
     src, found = result["src"], result["detections"]
     image = np.where(result["planes"].unusable, 0, result["calexp"].image).astype(float)
     whole = np.bincount(found.labels.ravel(), image.ravel())[1:]
@@ -128,7 +111,7 @@ def test_a_monster_blend_is_flagged_and_whole() -> None:
         (float(60 + 9 * (k % 30) + rng.uniform()), float(40 + 9 * (k // 30) + rng.uniform()), 4e4)
         for k in range(600)
     ]
-    src = measure(frame(crowd))["src"]
+    src = measured(frame(crowd))["src"]
     inside = src[src["y"] < 250]
     assert len(inside) > 580
     assert inside["flag_monster"].mean() > 0.9 and inside["nChild"].max() > MONSTER
@@ -139,7 +122,7 @@ def test_a_satellite_over_the_whole_frame_is_one_trail() -> None:
     exposure = frame([])
     j, i = np.mgrid[:800, :420]
     exposure.image += (2000 * np.exp(-0.5 * ((j - 0.4 * i - 100) / 2.5) ** 2)).astype(np.float32)
-    src = measure(exposure)["src"]
+    src = measured(exposure)["src"]
     on_trail = np.abs(src["y"] - 0.4 * src["x"] - 100) < 10
     assert on_trail.any() and src["flag_streak"][on_trail].all()
     assert (src["detectionPass"][on_trail] == 0).all()
@@ -148,7 +131,7 @@ def test_a_satellite_over_the_whole_frame_is_one_trail() -> None:
 def test_surroundings_of_saturated_stars_are_flagged() -> None:
     exposure = frame([(200.0, 200.0, 5e5), (207.0, 200.0, 3e4), (100.0, 100.0, 3e4)])
     exposure.mask[199:202, 199:202] |= VALUE["SAT"]
-    result = measure(exposure)
+    result = measured(exposure)
     assert near(result["src"], 207, 200, 2.5)["flag_near_saturated"].all()
     assert not near(result["src"], 100, 100, 2)["flag_near_saturated"].any()
     assert result["sdqa"].get("sfm.sourceDetection.n_doubtful_saturated") >= 1
@@ -157,7 +140,7 @@ def test_surroundings_of_saturated_stars_are_flagged() -> None:
 def test_stars_on_edges_and_beside_missing_pixels() -> None:
     exposure = frame([(1.0, 200.0, 5e4), (200.0, 0.0, 5e4), (300.0, 200.0, 5e4)])
     exposure.image[195:206, 302:330] = np.nan
-    result = measure(exposure)
+    result = measured(exposure)
     src = result["src"]
     for x, y in ((1, 200), (200, 0)):
         assert near(src, x, y, 3)["flag_edge"].any()
@@ -167,18 +150,18 @@ def test_stars_on_edges_and_beside_missing_pixels() -> None:
 
 
 def test_every_cause_is_counted() -> None:
-    sdqa: Sdqa = measure(sky((60, 70)))["sdqa"]
+    sdqa: Sdqa = measured(sky((60, 70)))["sdqa"]
     for cause in CAUSES:
         assert sdqa.get(f"sfm.sourceDetection.n_doubtful_{cause}") == 0
 
 
 def test_without_a_psf_there_is_one_pass() -> None:
-    src = measure(with_stars(sky(), [(200.0, 200.0, 1e5), (204.8, 200.0, 1.5e4)]))["src"]
+    src = measured(with_stars(sky(), [(200.0, 200.0, 1e5), (204.8, 200.0, 1.5e4)]))["src"]
     assert (src["detectionPass"] == 0).all()
 
 
 def test_detected_pixels_are_those_of_the_footprints() -> None:
-    result = measure(frame([(100.0, 100.0, 3e4)]))
+    result = measured(frame([(100.0, 100.0, 3e4)]))
     marked = is_set(result["calexp"].mask, "DETECTED")
     np.testing.assert_array_equal(marked, result["detections"].labels > 0)
     assert marked[100, 100] and marked[100, 100 + round(FWHM)]
