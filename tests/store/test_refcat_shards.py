@@ -15,14 +15,9 @@ from hypothesis import strategies as st
 
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.refcat import reference_rows
+from mpipipe.data.sky_cells import FINEST, finest_cells, parents
 from mpipipe.store.refcat import reading, writing
-from mpipipe.store.refcat.cells import (
-    FINEST,
-    finest_cells,
-    parents,
-    touches_cone,
-    unit_vectors,
-)
+from mpipipe.store.refcat.cells import touches_cone, unit_vectors
 from mpipipe.store.refcat.index import read_index
 from mpipipe.store.refcat.reading import read_reference
 from mpipipe.store.refcat.writing import write_refcat

@@ -1,4 +1,4 @@
-"""HEALPix cells (nested, ICRS): which one a star is in, which ones a cone touches.
+"""Which HEALPix cells (nested, ICRS) a cone touches.
 
 Cells come from cdshealpix. Whether a cone touches them is decided here, by circles around them:
 cdshealpix's own covers of a cone miss a cell at the rim now and then.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FINEST = 29
-"""The highest order: cells of 0.4 mas."""
+from mpipipe.data.sky_cells import FINEST
 
 _REFINEMENT = 3
 """Orders by which cells at the rim of a cone are divided to see whether it touches them."""
@@ -18,21 +17,6 @@ _WIDEST = 1.07
 """Distance from a cell's centre to its farthest corner, radians times 2**order, at most (from the
 corners of cells at declination asin(2/3), Gorski et al. 2005: 0.841 at order 0, 1.069 in the
 limit)."""
-
-
-def finest_cells(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """The cells of order 29 at positions in degrees, (n,) int64."""
-    from astropy import units as u
-    from astropy.coordinates import Latitude, Longitude
-    from cdshealpix.nested import lonlat_to_healpix
-
-    cells = lonlat_to_healpix(Longitude(ra, u.deg), Latitude(dec, u.deg), FINEST)
-    return np.asarray(cells).astype(np.int64)
-
-
-def parents(finest: np.ndarray, order: int) -> np.ndarray:
-    """The cells of an order that hold these cells of order 29."""
-    return finest >> (2 * (FINEST - order))
 
 
 def touches_cone(

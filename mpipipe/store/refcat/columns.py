@@ -17,7 +17,7 @@ import numpy as np
 
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.refcat import DAYS_PER_YEAR, reference_rows, reference_schema
-from mpipipe.store.refcat.cells import finest_cells
+from mpipipe.data.sky_cells import finest_cells
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "source_id", "objid", "source", "object_id"),

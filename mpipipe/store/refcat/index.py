@@ -17,8 +17,8 @@ import numpy as np
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.refcat import reference_schema
 from mpipipe.data.schema import Schema
+from mpipipe.data.sky_cells import FINEST
 from mpipipe.store.checksums import read_json, write_json_atomically
-from mpipipe.store.refcat.cells import FINEST
 
 FILE_NAME = "refcat.json"
 FORMAT = "mpipipe reference catalogue"

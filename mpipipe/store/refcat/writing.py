@@ -21,10 +21,11 @@ import numpy as np
 from mpipipe.data.errors import ConfigError, OutputError
 from mpipipe.data.refcat import reference_schema
 from mpipipe.data.schema import Schema
+from mpipipe.data.sky_cells import FINEST, finest_cells, parents
 from mpipipe.store.checksums import aside_of
 from mpipipe.store.fits import write_bytes_atomically
 from mpipipe.store.fits_tables import table_hdu
-from mpipipe.store.refcat.cells import FINEST, finest_cells, parents, unit_vectors
+from mpipipe.store.refcat.cells import unit_vectors
 from mpipipe.store.refcat.index import Index, Shards, shard_path
 
 MAX_ROWS = 100_000
