@@ -93,3 +93,227 @@ SOURCE = Schema(
     "Every measurement of an object: sources that passed the quality cuts, by sky position",
     (*IDENTITY, *PLACE, *_flux_columns(), *SHAPE, *FLAGS),
 )
+
+
+BAD_REASONS: tuple[str, ...] = (
+    "no position",
+    "faint",
+    "edge",
+    "streak",
+    "bad pixel",
+    "no centroid",
+)
+"""Why a source is kept out of objects: the first of these that holds."""
+
+BAD_SOURCE = Schema(
+    "badSource",
+    "Measurements that failed the quality cuts and are part of no object",
+    (
+        *SOURCE.columns,
+        Column("reason", "S32", "", "first quality cut that it failed", "meta.code.error"),
+    ),
+)
+
+SOURCE_HIST = Schema(
+    "sourceHist",
+    "Which object every source went to, in which processing",
+    (
+        Column("sourceId", "i8", "", "source id", "meta.id;meta.main"),
+        Column("objectId", "i8", "", "object it became part of", "meta.id.parent"),
+        Column("visit", "i8", "", "visit", "meta.id;obs"),
+        Column("mjd", "f8", "d", "middle of the visit, MJD TAI", "time.epoch"),
+        Column("processing", "i4", "", "number of the processing", "meta.id"),
+    ),
+)
+
+BAD_SOURCE_HIST = Schema(
+    "badSourceHist",
+    "Which sources were kept out of objects and why, in which processing",
+    (
+        Column("sourceId", "i8", "", "source id", "meta.id;meta.main"),
+        Column("visit", "i8", "", "visit", "meta.id;obs"),
+        Column("mjd", "f8", "d", "middle of the visit, MJD TAI", "time.epoch"),
+        Column("reason", "S32", "", "first quality cut that it failed", "meta.code.error"),
+        Column("processing", "i4", "", "number of the processing", "meta.id"),
+    ),
+)
+
+PERCENTILES: tuple[int, ...] = (5, 25, 50, 75, 95)
+"""Percentiles of an object's PSF fluxes in a band."""
+
+_ASTROMETRY: tuple[Column, ...] = (
+    Column("objectId", "i8", "", "lowest id of its sources", "meta.id;meta.main"),
+    Column("ra", "f8", "deg", "right ascension (ICRS) at epoch", "pos.eq.ra;meta.main"),
+    Column("dec", "f8", "deg", "declination (ICRS) at epoch", "pos.eq.dec;meta.main"),
+    Column("raErr", "f4", "mas", "standard error of ra times cos(dec)", "stat.error;pos.eq.ra"),
+    Column("decErr", "f4", "mas", "standard error of dec", "stat.error;pos.eq.dec"),
+    Column("ra_dec_Cov", "f4", "mas2", "covariance of the two", "stat.covariance"),
+    Column("epoch", "f8", "d", "epoch of ra and dec: weighted mean, MJD TAI", "time.epoch"),
+    Column("pmRa", "f4", "mas yr-1", "proper motion in ra times cos(dec)", "pos.pm;pos.eq.ra"),
+    Column("pmDec", "f4", "mas yr-1", "proper motion in dec", "pos.pm;pos.eq.dec"),
+    Column("pmRaErr", "f4", "mas yr-1", "standard error of pmRa", "stat.error;pos.pm"),
+    Column("pmDecErr", "f4", "mas yr-1", "standard error of pmDec", "stat.error;pos.pm"),
+    Column("pmRa_pmDec_Cov", "f4", "mas2 yr-2", "covariance of pmRa and pmDec", "stat.covariance"),
+    Column("parallax", "f4", "mas", "parallax; NaN unless constrained", "pos.parallax.trig"),
+    Column("parallaxErr", "f4", "mas", "standard error of it", "stat.error;pos.parallax.trig"),
+    Column("pmRa_parallax_Cov", "f4", "mas2 yr-1", "their covariance", "stat.covariance"),
+    Column("pmDec_parallax_Cov", "f4", "mas2 yr-1", "their covariance", "stat.covariance"),
+    Column(
+        "nParameters",
+        "i2",
+        "",
+        "2: mean position; 4: with proper motion; 5: with parallax",
+        "meta.number;stat.fit.param",
+    ),
+    Column("posChi2", "f4", "", "chi2 of the positions about that fit", "stat.fit.chi2"),
+    Column("posDof", "i4", "", "its degrees of freedom", "stat.fit.dof"),
+    Column("posRms", "f4", "mas", "rms of the residuals, per axis", "stat.stdev;pos.eq"),
+)
+
+_HISTORY: tuple[Column, ...] = (
+    Column("nSources", "i4", "", "sources, one a visit", "meta.number;obs"),
+    Column("mjdFirst", "f8", "d", "first visit, MJD TAI", "time.start;obs"),
+    Column("mjdLast", "f8", "d", "last visit, MJD TAI", "time.end;obs"),
+)
+
+_OBJECT_SHAPE: tuple[Column, ...] = (
+    Column("nShape", "i4", "", "sources that the shape is the mean of", "meta.number"),
+    Column("ixx", "f4", "arcsec2", "moment along east less the PSF's, mean", "phys.angSize"),
+    Column("iyy", "f4", "arcsec2", "moment along north less the PSF's, mean", "phys.angSize"),
+    Column("ixy", "f4", "arcsec2", "mixed moment less the PSF's, mean", "phys.angSize"),
+    Column("e1", "f4", "", "(ixx - iyy) / (ixx + iyy); NaN if that is < 0", "src.ellipticity"),
+    Column("e2", "f4", "", "2 ixy / (ixx + iyy); NaN if that is < 0", "src.ellipticity"),
+    Column("size", "f4", "arcsec", "root of (ixx + iyy) / 2; NaN if negative", "phys.angSize"),
+    Column("petroRadius", "f4", "arcsec", "Petrosian radius, mean", "phys.angSize"),
+    Column("petroR50", "f4", "arcsec", "radius of half the flux, mean", "phys.angSize"),
+    Column("petroR90", "f4", "arcsec", "radius of 90 % of the flux, mean", "phys.angSize"),
+    Column(
+        "extendedness", "f4", "", "probability, of all sources together", "src.class.starGalaxy"
+    ),
+    Column("blendedness", "f4", "", "share of its light that is others', mean", "phot.flux"),
+)
+
+_VARIABILITY: tuple[Column, ...] = (
+    Column("variabilityChi2", "f4", "", "chi2 of constant PSF fluxes, all bands", "stat.fit.chi2"),
+    Column("variabilityDof", "i4", "", "its degrees of freedom", "stat.fit.dof"),
+    Column("constancyProbability", "f4", "", "of so large a chi2 if constant", "stat.probability"),
+    Column("stetsonJ", "f4", "", "Stetson's J, visits close in time paired", "src.var.index"),
+)
+
+
+def _flag_columns() -> tuple[Column, ...]:
+    return tuple(
+        column
+        for flag in FLAGS
+        for column in (
+            Column(flag.name, "?", "", f"any of its sources: {flag.description}", "meta.code"),
+            Column(
+                f"{flag.name}_fraction",
+                "f4",
+                "",
+                f"share of its sources with {flag.name}",
+                "arith.ratio;meta.code",
+            ),
+        )
+    )
+
+
+def _psf_columns(band: str) -> tuple[Column, ...]:
+    """Distribution of the PSF fluxes of a band, magnitude and variability."""
+    return (
+        Column(f"psfFluxRms_{band}", "f4", "nJy", "standard deviation of psfFlux", "stat.stdev"),
+        Column(f"psfFluxChi2_{band}", "f4", "", "chi2 of constant psfFlux", "stat.fit.chi2"),
+        Column(f"psfFluxMin_{band}", "f4", "nJy", "least psfFlux", "phot.flux.density;stat.min"),
+        Column(f"psfFluxMax_{band}", "f4", "nJy", "largest psfFlux", "phot.flux.density;stat.max"),
+        *(
+            Column(
+                f"psfFluxPercentile{percent:02d}_{band}",
+                "f4",
+                "nJy",
+                f"percentile {percent} of psfFlux",
+                "phot.flux.density;stat.value",
+            )
+            for percent in PERCENTILES
+        ),
+        Column(f"psfFluxStetsonJ_{band}", "f4", "", "Stetson's J of this band", "src.var.index"),
+        Column(
+            f"psfFluxVonNeumann_{band}",
+            "f4",
+            "",
+            "mean square of successive differences over variance; 2 if only noise",
+            "src.var.index",
+        ),
+        Column(f"psfMag_{band}", "f4", "mag", "AB magnitude of psfFluxMean", "phot.mag"),
+        Column(f"psfMagErr_{band}", "f4", "mag", "standard error of it", "stat.error;phot.mag"),
+    )
+
+
+def _band_columns(band: str) -> tuple[Column, ...]:
+    means = tuple(
+        column
+        for kind in FLUX_KINDS
+        for column in (
+            Column(
+                f"{kind}FluxN_{band}",
+                "i4",
+                "",
+                f"sources that {kind}FluxMean is the mean of",
+                "meta.number;obs",
+            ),
+            Column(
+                f"{kind}FluxMean_{band}",
+                "f4",
+                "nJy",
+                f"weighted mean of the flux in {_FLUX_NAMES[kind]}",
+                "phot.flux.density;stat.mean",
+            ),
+            Column(
+                f"{kind}FluxMeanErr_{band}",
+                "f4",
+                "nJy",
+                "standard error of it",
+                "stat.error;phot.flux.density",
+            ),
+        )
+    )
+    return means + _psf_columns(band)
+
+
+def _colour_columns(bands: tuple[str, ...]) -> tuple[Column, ...]:
+    return tuple(
+        column
+        for blue, red in zip(bands, bands[1:], strict=False)
+        for column in (
+            Column(f"psfColor_{blue}_{red}", "f4", "mag", f"colour {blue} - {red}", "phot.color"),
+            Column(
+                f"psfColorErr_{blue}_{red}",
+                "f4",
+                "mag",
+                "standard error of it",
+                "stat.error;phot.color",
+            ),
+        )
+    )
+
+
+def object_schema(bands: tuple[str, ...]) -> Schema:
+    """Columns of `object`; those of a band end in ``_band``, e.g. ``psfFluxMean_r``.
+
+    Parameters
+    ----------
+    bands
+        The survey's bands from blue to red: colours are those of neighbours.
+    """
+    return Schema(
+        "object",
+        "What sources of several visits have in common: stars, galaxies, and what is seen once",
+        (
+            *_ASTROMETRY,
+            *_HISTORY,
+            *_OBJECT_SHAPE,
+            *_VARIABILITY,
+            *(column for band in bands for column in _band_columns(band)),
+            *_colour_columns(bands),
+            *_flag_columns(),
+        ),
+    )
