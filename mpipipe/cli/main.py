@@ -17,10 +17,14 @@ from mpipipe.cli import (
     calibs,
     camera,
     checkpoint,
+    cone,
     config,
     doctor,
+    export,
+    lightcurve,
     logs,
     plan,
+    query,
     refcat,
     run,
     show,
@@ -45,6 +49,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+_NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+"""Declinations below zero are no options."""
+
 app.add_typer(camera.app, name="camera")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(config.app, name="config")
@@ -58,6 +65,10 @@ app.command()(logs.logs)
 app.command()(stop.stop)
 app.command()(verify.verify)
 app.command()(show.show)
+app.command()(export.export)
+app.command()(query.query)
+app.command(context_settings=_NEGATIVE_NUMBERS)(cone.cone)
+app.command(context_settings=_NEGATIVE_NUMBERS)(lightcurve.lightcurve)
 app.command()(doctor.doctor)
 app.command()(warmup.warmup)
 

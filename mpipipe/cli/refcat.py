@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpipipe.cli.options import JsonOption, QuietOption
+from mpipipe.cli.watch import Watch
 
 if TYPE_CHECKING:
     from mpipipe.data.refcat import ReferenceStars
@@ -94,7 +94,7 @@ def ingest(
         name or output.absolute().name,
         is_absolute=not relative,
         max_rows=max_rows,
-        watch=None if quiet or as_json else _Watch(),
+        watch=None if quiet or as_json else Watch("stars"),
     )
     seconds = time.monotonic() - began
     if as_json:
@@ -219,31 +219,6 @@ def _without_nan(value: object) -> object:
     if isinstance(value, list):
         return [_without_nan(one) for one in value]
     return None if isinstance(value, float) and value != value else value
-
-
-class _Watch:
-    """Shows how far an ingest is, with the time that is left, on standard error."""
-
-    def __init__(self) -> None:
-        self._is_live = sys.stderr.isatty()
-        self._every_s = 0.5 if self._is_live else 10.0
-        self._step = ""
-        self._began = self._told = time.monotonic()
-
-    def __call__(self, step: str, share: float, n_rows: int) -> None:
-        from mpipipe.parallel.progress import format_seconds
-
-        now = time.monotonic()
-        if step != self._step:
-            self._step, self._began = step, now
-        if now - self._told < self._every_s and not (self._is_live and share >= 1.0):
-            return
-        self._told = now
-        left = (now - self._began) * (1.0 - share) / max(share, 1e-6)
-        line = f"{step}: {100.0 * share:.0f} %, {n_rows} stars, {format_seconds(left)} left"
-        end = "\n" if not self._is_live or share >= 1.0 else ""
-        start = "\r\x1b[K" if self._is_live else ""
-        print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
 
 
 @app.command()

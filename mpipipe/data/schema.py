@@ -46,6 +46,18 @@ class Schema:
         """The structured dtype of a row."""
         return np.dtype([(column.name, column.dtype) for column in self.columns])
 
+    @property
+    def position(self) -> tuple[str, str]:
+        """Names of the columns of right ascension and declination (ICRS, degrees), by their UCDs.
+
+        Raises
+        ------
+        KeyError
+            If the table has none.
+        """
+        by_ucd = {column.ucd: column.name for column in reversed(self.columns)}
+        return by_ucd["pos.eq.ra;meta.main"], by_ucd["pos.eq.dec;meta.main"]
+
     def empty(self, n_rows: int = 0) -> np.ndarray:
         """A zeroed structured array of `n_rows` rows."""
         return np.zeros(n_rows, dtype=self.dtype)

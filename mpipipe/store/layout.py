@@ -121,9 +121,36 @@ class RunLayout:
         """Who ran the incarnation, when, where, with what."""
         return self.root / "provenance" / f"{incarnation:04d}.json"
 
+    @property
+    def cells(self) -> Path:
+        """The sky cells of the association, and what each holds, as columns."""
+        return self.root / "association" / "cells.columns"
+
+    def cell_rows(self, name: str) -> Path:
+        """The sources of one sky cell and its halo, as long as the association goes on."""
+        return self.root / "association" / "rows" / f"{safe_name(name)}.columns"
+
     def catalogue(self, name: str) -> Path:
         """A published table."""
         return self.root / "catalogs" / f"{safe_name(name)}.h5"
+
+    def catalogues(self) -> dict[str, Path]:
+        """All published tables, by name."""
+        return {path.stem: path for path in sorted((self.root / "catalogs").glob("*.h5"))}
+
+    def published(self, name: str) -> Path:
+        """A table that has been published.
+
+        Raises
+        ------
+        ConfigError
+            If it has not.
+        """
+        known = self.catalogues()
+        if name not in known:
+            tables = f"it has {', '.join(known)}" if known else "no table is published yet"
+            raise ConfigError(f"has no table {name!r}", file=self.root, way_out=tables)
+        return known[name]
 
     def image(self, kind: str, visit: int, ccd: str, suffix: str = "") -> Path:
         """An image product of one visit and CCD, e.g. kind ``calexp``."""

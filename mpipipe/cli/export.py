@@ -1,0 +1,173 @@
+"""`mpipipe export`: published tables in other formats, and PSF models as FITS tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpipipe.cli.options import JsonOption, QuietOption, RunArgument
+from mpipipe.cli.watch import Watch
+from mpipipe.data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mpipipe.store.export.exporting import Format
+    from mpipipe.store.layout import RunLayout
+
+ALL = "all"
+
+
+def export(
+    run: RunArgument,
+    tables: Annotated[
+        list[str],
+        typer.Argument(metavar="TABLE...", help="Published tables, or all; or psf."),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="csv, fits, hats, json, parquet, postgresql, sqlite or votable.",
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File, folder or URL to write to; left out: TABLE with the format's suffix here, "
+            "and the server that PGHOST, PGUSER and PGDATABASE name.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="NAMES", help="Only these, with commas between."),
+    ] = None,
+    visit: Annotated[int | None, typer.Option("--visit", metavar="V", help="Visit of psf.")] = None,
+    ccd: Annotated[str | None, typer.Option("--ccd", metavar="C", help="CCD of psf.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files and tables that exist.")
+    ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export published tables: src, icSrc, object, source, badSource, their histories, any other.
+
+    Memory is bounded however large a table is; a file or folder appears when it is whole, and
+    tables of a server together. hats is Parquet in a folder, cut by sky cells. Databases get keys,
+    indices and a column skyCell; several tables in one refer to each other. What is not known:
+    NaN stays NaN (in SQLite: NULL, in JSON: null).
+
+    \b
+    Examples:
+      mpipipe export RUN object --to parquet
+      mpipipe export RUN src --to csv --columns id,ra,dec,psfFlux -o bright.csv
+      mpipipe export RUN object source --to sqlite -o survey.sqlite
+      mpipipe export RUN all --to postgresql -o postgresql://me@db.example.org/survey
+      mpipipe export RUN psf --visit 100001 --ccd R22_S11 --to fits
+    """
+    from mpipipe.store.export.exporting import load_format
+    from mpipipe.store.layout import RunLayout
+
+    layout, wanted = RunLayout.at(run), load_format(to)
+    if tables == ["psf"]:
+        path = str(_export_psf(layout, to, visit, ccd, output, force=force))
+        typer.echo(json.dumps({"psf": path}) if as_json else path)
+        return
+    if visit is not None or ccd is not None:
+        raise ConfigError("--visit and --ccd go with psf")
+    names = list(layout.catalogues()) if tables == [ALL] else list(dict.fromkeys(tables))
+    began = time.monotonic()
+    done = _export(
+        layout,
+        names,
+        wanted,
+        output,
+        None if columns is None else [name.strip() for name in columns.split(",")],
+        force=force,
+        watch=None if quiet or as_json else Watch(),
+    )
+    seconds = time.monotonic() - began
+    if as_json:
+        rows = {name: n_rows for counts in done.values() for name, n_rows in counts.items()}
+        typer.echo(json.dumps({"targets": list(done), "rows": rows, "seconds": seconds}))
+        return
+    for target, counts in done.items():
+        listed = ", ".join(f"{name} ({n_rows} rows)" for name, n_rows in counts.items())
+        typer.echo(f"{target or 'server of the environment'}: {listed}")
+
+
+def _export(
+    layout: RunLayout,
+    names: list[str],
+    to: Format,
+    output: str | None,
+    columns: list[str] | None,
+    *,
+    force: bool,
+    watch: Watch | None,
+) -> dict[str, dict[str, int]]:
+    """Export tables together if the format can hold them, else each; rows by target and table."""
+    from mpipipe.store.export.exporting import export_tables, refuse_existing
+
+    paths = {name: layout.published(name) for name in names}
+    if not paths:
+        raise ConfigError("no table is published yet", file=layout.root)
+    if columns is not None and len(names) > 1:
+        raise ConfigError("--columns goes with one table")
+    if not to.SUFFIX:
+        together = {output or "": names}
+    elif to.HOLDS_MANY or len(names) == 1:
+        stem = names[0] if len(names) == 1 else layout.root.name
+        together = {output or f"{stem}{to.SUFFIX}": names}
+    else:
+        together = {str(Path(output or ".") / f"{name}{to.SUFFIX}"): [name] for name in names}
+    if to.SUFFIX:
+        for target in together:
+            refuse_existing(Path(target), force=force)
+    return {
+        target: export_tables(
+            [paths[name] for name in members],
+            to,
+            target,
+            columns=columns,
+            force=force,
+            watch=watch,
+        )
+        for target, members in together.items()
+    }
+
+
+def _export_psf(
+    layout: RunLayout,
+    to: str,
+    visit: int | None,
+    ccd: str | None,
+    output: str | None,
+    *,
+    force: bool,
+) -> Path:
+    """Give out a PSF model, which a run keeps as a FITS table."""
+    import shutil
+
+    from mpipipe.store.export.exporting import placed_aside, refuse_existing
+
+    if to != "fits" or visit is None or ccd is None:
+        raise ConfigError("a PSF is exported by --visit V --ccd C --to fits")
+    source = layout.image("psf", visit, ccd)
+    if not source.is_file():
+        raise ConfigError(
+            f"has no PSF of visit {visit}, CCD {ccd}",
+            file=layout.root,
+            way_out=f"ls {layout.root}/psf shows what is there",
+        )
+    target = Path(output or source.name)
+    refuse_existing(target, force=force)
+    with placed_aside(target) as aside:
+        shutil.copyfile(source, aside)
+    return target
