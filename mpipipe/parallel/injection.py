@@ -18,9 +18,20 @@ from pathlib import Path
 
 from mpipipe.data.errors import ConfigError
 
-POINTS = ("send", "commit", "hello", "shrink", "agree", "publish", "final", "finalize")
+POINTS = (
+    "send",
+    "commit",
+    "hello",
+    "shrink",
+    "agree",
+    "exchange",
+    "publish",
+    "final",
+    "finalize",
+)
 """Before a message, before a commit, before the first word to a master; on entering Shrink, an
-agreement at the end of a step, a table's publication, the last agreement, MPI_Finalize."""
+agreement at the end of a step, a round of an exchange, a table's publication, the last agreement,
+MPI_Finalize."""
 
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

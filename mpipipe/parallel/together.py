@@ -46,6 +46,26 @@ def fail_together(error: MpipipeError) -> NoReturn:
 
 
 @contextmanager
+def all_or_none(world: World) -> Iterator[None]:
+    """Let every rank know whether the block, which has no collective call, went well on all.
+
+    Collective.
+
+    Raises
+    ------
+    MpipipeError
+        On every rank, if one was raised on any: its own, or that another one has failed.
+    """
+    failure: MpipipeError | None = None
+    try:
+        yield
+    except MpipipeError as error:
+        failure = error
+    if not world.agree(failure is None):
+        raise failure or MpipipeError("another rank could not do its part, and says why")
+
+
+@contextmanager
 def together(execute: Execute, prepare: Prepare | None = None) -> Iterator[Ranks]:
     """`launch`, left in order by all ranks when `on_master` has failed. Collective.
 

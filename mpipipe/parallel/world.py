@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -232,6 +232,14 @@ class World:
         """The bytes of every rank, in the order of ranks, on every rank. Collective."""
         return [data] if self.comm is None else self.step(lambda: self._allgather(data))
 
+    def alltoall(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Give every rank its part (uint8), and get everybody's for this one. Collective.
+
+        Parts must be small enough that what a rank sends or gets stays below 2 GB: `exchange` cuts
+        them so.
+        """
+        return list(parts) if self.comm is None else self.step(lambda: self._alltoall(parts))
+
     def _agree(self, ok: bool) -> bool:
         mine = np.array([1 if ok else 0], dtype=np.int32)
         everyones = np.empty_like(mine)
@@ -257,6 +265,16 @@ class World:
         parts = [buffer, lengths, starts, self._mpi.BYTE]
         self._wait(self.comm.Iallgatherv, mine, parts)
         return [buffer[a:b].tobytes() for a, b in zip(starts, ends, strict=True)]
+
+    def _alltoall(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        lengths = np.array([part.nbytes for part in parts], dtype=np.int64)
+        coming = np.empty_like(lengths)
+        self._wait(self.comm.Ialltoall, lengths, coming)
+        out, back = np.concatenate(parts), np.empty(int(coming.sum()), dtype=np.uint8)
+        starts, ends = np.cumsum(lengths) - lengths, np.cumsum(coming)
+        sent = [out, lengths, starts, self._mpi.BYTE]
+        self._wait(self.comm.Ialltoallv, sent, [back, coming, ends - coming, self._mpi.BYTE])
+        return [back[end - length : end] for length, end in zip(coming, ends, strict=True)]
 
     def _wait(self, call: Callable[..., Any], *arguments: Any) -> None:
         """Start a collective call and wait for it without burning the core."""

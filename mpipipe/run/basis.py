@@ -1,14 +1,16 @@
 """What products follow from besides their frames: options, camera, code, libraries, references.
 
-A run's products are made in three parts, each from the ones before it:
+A run's products are made in four parts, each from the ones before it:
 
 - ``masters``: master calibrations;
 - ``image``: calexp and background of a visit and CCD, from raw frames and masters;
 - ``sources``: its catalogues, from the calexp as it is stored, the reference catalogue and the
-  positions to measure at.
+  positions to measure at;
+- ``association``: objects, from the sources of all visits.
 
 Every incarnation notes the basis of each part. What an earlier one has made is taken over as long
-as its basis is the same; if only that of the sources has changed they alone are made again.
+as its basis is the same; if only that of the sources has changed they alone are made again, and
+objects of cells whose sources have come out as before are taken over, too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import mpipipe
 from mpipipe.data.camera import Camera
 from mpipipe.run.config import AnyConfig, options
 
-PARTS = ("masters", "image", "sources")
+PARTS = ("masters", "image", "sources", "association")
 
 PARTS_OF_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "camera": PARTS,
@@ -40,6 +42,8 @@ PARTS_OF_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cs": ("image",),
     "ic": ("sources",),
     "sfm": ("sources",),
+    "sa": ("association",),
+    "associate": (),
 }
 """Which parts the options of each branch of the configuration can change."""
 
@@ -55,6 +59,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
         "run/calibrate.py",
         "run/reference.py",
     ),
+    "association": (*_SHARED_CODE, "stages/sa", "run/associate.py"),
 }
 _OPTION = "option "
 _CATALOGUES = ("reference catalogue", "catalogue of positions")

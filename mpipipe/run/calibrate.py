@@ -87,6 +87,7 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     measured = sdqa_rows(clipboard["sdqa"], task.visit, task.ccd, task.band)
     result.tables = {
         "src": clipboard["src"],
+        "source": clipboard["source"],
         "icSrc": clipboard["icSrc"],
         "icMatch": clipboard["icMatch"],
         "snapsrc": image.snap_sources,

@@ -116,6 +116,21 @@ class CheckpointConfig(_Branch):
     )
 
 
+class AssociateConfig(_Branch):
+    """How the sources of all visits are brought together; nothing here changes a product."""
+
+    enabled: bool = Field(default=True, description="make objects of the sources of all visits")
+    max_rows: int = Field(
+        default=200_000,
+        ge=1,
+        description="sources of a sky cell, by which cells are chosen; a cell of 1.7 arcmin is not "
+        "divided",
+    )
+    round_memory: float = Field(
+        default=64.0, gt=0, description="MB that a rank sends, and gets, in a round of the exchange"
+    )
+
+
 class CalibsConfig(_Branch):
     """How master calibrations are built."""
 
@@ -160,6 +175,9 @@ class AnyConfig(_Branch):
     )
     checkpoint: CheckpointConfig = Field(
         default=CheckpointConfig(), description="committed records"
+    )
+    associate: AssociateConfig = Field(
+        default=AssociateConfig(), description="bringing the sources of all visits together"
     )
     calibs: CalibsConfig = Field(default=CalibsConfig(), description="master calibrations")
 

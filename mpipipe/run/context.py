@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from mpipipe.store.checksums import sha256_file
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.refcat.index import FILE_NAME as INDEX_NAME
 from mpipipe.trace import events
+
+if TYPE_CHECKING:
+    from mpipipe.run.handover import Handover
 
 PRODUCTS = Schema(
     "products",
@@ -121,6 +125,8 @@ class RunContext:
         Catalogues of reference stars, and of positions to measure at; None: there is none.
     earlier
         An attempt at the running task whose image holds; None: it begins with the raw frames.
+    handover
+        What has gone before; None outside a phase.
     stage
         Name of what is running now; an outcome names it when it goes wrong.
     on_stage
@@ -138,6 +144,7 @@ class RunContext:
     stage_configs: dict[str, StageConfig] = field(init=False)
     times: list[tuple[bytes, float, float]] = field(default_factory=list)
     earlier: Earlier | None = None
+    handover: Handover | None = None
 
     def __post_init__(self) -> None:
         self.stage_configs = self.config.stage_configs()

@@ -2,9 +2,10 @@
 
 Every rank executes `drive`. Rank 0 makes the plan (or takes up the one that is there) and writes
 it into the run folder; each phase hands its tasks to the ranks; what a task gives back is
-committed to the checkpoint before the master hears of it. When all phases are through,
-the tables are published from the records in the order of tasks, so that they do not depend on
-who ran what, and the completion record is written last.
+committed to the checkpoint before the master hears of it. The sources of all visits are then
+brought together by the cells of the sky (`run.association`). When all phases are through, the
+tables are published from the records in the order of tasks, so that they do not depend on who ran
+what, and the completion record is written last.
 
 Where MPI can survive it, any rank may die at any moment: everything here that all ranks do
 together is a step (`parallel.survival`), which the survivors do again, maybe with another rank 0.
@@ -27,14 +28,16 @@ import numpy as np
 from mpipipe import __version__
 from mpipipe.data.errors import BadDataError, ConfigError, OutputError
 from mpipipe.data.outcome import OutcomeKind
-from mpipipe.parallel.host import memory_bytes
 from mpipipe.parallel.launch import Ranks
-from mpipipe.parallel.progress import make_progress
-from mpipipe.parallel.tasks import PhaseReport, Policy, SpecTable, TaskResult
 from mpipipe.parallel.together import on_master, together
 from mpipipe.parallel.world import World
 from mpipipe.run import lease
-from mpipipe.run.attempts import encode_attempt
+from mpipipe.run.association import (
+    associate_sources,
+    makes_objects,
+    remove_rows,
+    sky_ledger,
+)
 from mpipipe.run.checkpoint import begin_checkpoint, open_checkpoint
 from mpipipe.run.completion import (
     Product,
@@ -58,10 +61,10 @@ from mpipipe.run.ledger import (
     write_outcomes,
 )
 from mpipipe.run.measure import costs_of_run
+from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
 from mpipipe.run.plan import Plan, load_run, require_run
-from mpipipe.run.publish import publish_tables
+from mpipipe.run.publish import publish_sky_tables, publish_tables
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
-from mpipipe.run.task import TaskTable
 from mpipipe.run.validity import Validity
 from mpipipe.store.checkpoint.writer import CheckpointWriter
 from mpipipe.store.checksums import write_json_atomically
@@ -70,9 +73,6 @@ from mpipipe.store.layout import RunLayout
 from mpipipe.trace import events, log
 
 Make = Callable[[], Callable[[], None]]
-
-_MEMORY_SHARE = 0.95
-"""Of a node's memory that its tasks may take: the rest is for the ranks' MPI processes."""
 
 
 @dataclass
@@ -185,7 +185,7 @@ def _drive(
     events.start(layout.trace / f"{incarnation:04d}", rank)
     context, plan = load_run(layout)
     ranks.world.limit_silence(context.config.scheduling.silence)
-    committed = Committed(layout, incarnation)
+    committed = Committed(layout, incarnation, plan.phases)
     finished, earlier_images = _take_over(ranks.world, layout, plan, context, asked, quiet=quiet)
     result.n_resumed = int(np.count_nonzero(finished != NO_OUTCOME))
     ended = np.full(len(plan.tasks), NO_OUTCOME, dtype=np.int8)
@@ -195,32 +195,42 @@ def _drive(
     ) as writer:
         halt = HaltWatch(layout, incarnation, lambda: ranks.world.is_master)
         ranks.stop.poll = _looking(halt, writer)
+        work = PhaseWork(ranks, writer, context, quiet)
         for phase in plan.phases:
             tasks = plan.in_phase(phase)
             earlier = finished[tasks.start : tasks.stop]
-            specs = _specs(tasks, earlier, context)
             undone = np.flatnonzero(~are_final(np.maximum(ended, finished)[: tasks.start]))
             handover = replace(earlier_images, undone=undone)
-            report = _run_phase(
-                ranks, phase, plan, specs, writer, committed, context, handover, quiet=quiet
-            )
-            writer.sync()
-            ended[specs.ids] = report.kinds
-            result.outcomes[phase] = _counts(np.concatenate([report.kinds, earlier]))
+            report = work.run(phase, plan, earlier, committed, handover)
+            ended[left_over(plan, phase, earlier)] = report.kinds
+            result.outcomes[phase] = counts_of(np.concatenate([report.kinds, earlier]))
             result.interrupted = report.interrupted
-            if report.interrupted:
-                on_master(ranks.world, lambda: _refuse_superseded(layout, incarnation))
-                return
+            if result.interrupted:
+                break
+        association = None
+        if not result.interrupted and makes_objects(plan, context):
+            association = associate_sources(work, layout, plan, incarnation)
+            result.outcomes |= association.outcomes
+            result.interrupted = association.interrupted
+        if result.interrupted:
+            on_master(ranks.world, lambda: _refuse_superseded(layout, incarnation))
+            return
     ledger = Ledger.read(layout, plan, Validity.judge(layout, plan, context.basis))
+    ledgers = [ledger]
     world = ranks.world
     on_master(world, lambda: _refuse_lost(layout, ended, ledger))
     names = world.step(lambda: publish_tables(world, layout, ledger, plan))
+    if association is not None:
+        sky, ledgers = association.sky, [ledger, sky_ledger(layout, association, context)]
+        on_master(world, lambda: _refuse_lost(layout, association.kinds, ledgers[-1]))
+        names += world.step(lambda: publish_sky_tables(world, layout, ledgers[-1], sky))
 
     def complete() -> int:
         _refuse_superseded(layout, incarnation)
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
-        return _complete(layout, plan, ledger, names, result)
+        remove_rows(layout)
+        return _complete(layout, ledgers, names, result)
 
     # A rank leaves only after the agreement that ends this: the record is there by then.
     result.n_products = on_master(world, complete, "final")
@@ -376,85 +386,18 @@ def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
 
 
 def _complete(
-    layout: RunLayout, plan: Plan, ledger: Ledger, tables: list[str], result: RunResult
+    layout: RunLayout, ledgers: list[Ledger], tables: list[str], result: RunResult
 ) -> int:
     """The list of outcomes, then, last of all, the completion record; the number of products."""
     products: list[Product] = []
+    ledger = ledgers[0]
     for task_id in ledger.task_ids():
         if (rows := ledger.tables(task_id).get("products")) is not None:
             products += products_of(rows)
     for name in tables:
         relative = layout.relative(layout.catalogue(name))
         products.append(product_of_file("catalogue", layout, relative))
-    write_outcomes(layout, plan, ledger)
-    save_costs(layout.costs, costs_of_run(ledger, plan, load_run(layout)[0].camera))
+    write_outcomes(layout, ledgers)
+    save_costs(layout.costs, costs_of_run(ledger, ledger.plan, load_run(layout)[0].camera))
     write_completion(layout, products, result.outcomes)
     return len(products)
-
-
-# -- a phase --------------------------------------------------------------------------------------
-
-
-def _run_phase(
-    ranks: Ranks,
-    phase: str,
-    plan: Plan,
-    specs: SpecTable,
-    writer: CheckpointWriter,
-    committed: Committed,
-    context: RunContext,
-    handover: Handover,
-    *,
-    quiet: bool,
-) -> PhaseReport:
-    def commit(result: TaskResult) -> None:
-        with events.span("commit", phase, len(result.payload)):
-            meta = encode_attempt(result)
-            kind = int(result.outcome.kind)
-            writer.append(phase, result.task_id, result.attempt, kind, result.payload, meta)
-
-    progress = None if quiet else make_progress(plan.label)
-    scheduling = context.config.scheduling
-    attempts = scheduling.attempts
-    policy = Policy(
-        attempts={
-            OutcomeKind.FAILED: min(2, attempts),
-            OutcomeKind.TIMED_OUT: min(2, attempts),
-            OutcomeKind.LOST: attempts,
-        },
-        silence_s=scheduling.silence,
-        node_memory=scheduling.node_memory * 1e9 or _MEMORY_SHARE * memory_bytes(),
-    )
-    return ranks.run_phase(
-        phase,
-        specs,
-        commit,
-        progress,
-        context=handover.encode(),
-        policy=policy,
-        committed=committed,
-    )
-
-
-def _specs(tasks: TaskTable, earlier: np.ndarray, context: RunContext) -> SpecTable:
-    """The tasks that are left, for the scheduler; those of a CCD belong together."""
-    left = np.flatnonzero(earlier == NO_OUTCOME)
-    ccds = tasks.column("ccd")[left]
-    numbers = np.zeros(len(tasks.words), dtype=np.int64)
-    for code in np.unique(ccds).tolist():
-        numbers[code] = context.camera.detector(tasks.words[code]).number
-    scheduling = context.config.scheduling
-    return SpecTable(
-        tasks.start + left,
-        tasks.column("cost")[left],
-        numbers[ccds],
-        scheduling.deadline,
-        tasks.column("memory")[left],
-        np.isin(tasks.column("visit")[left], scheduling.first),
-    )
-
-
-def _counts(kinds: np.ndarray) -> dict[str, int]:
-    """Number of tasks by label of outcome."""
-    numbers = {kind: int(np.count_nonzero(kinds == kind)) for kind in OutcomeKind}
-    return {kind.label: number for kind, number in numbers.items() if number}

@@ -18,6 +18,7 @@ from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.handover import Handover
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan, load_run
+from mpipipe.run.sky_plan import SKY_PHASES, read_sky_plan
 from mpipipe.run.task import Task
 from mpipipe.store.columns import encode_columns
 from mpipipe.store.layout import RunLayout
@@ -41,6 +42,7 @@ class TaskRunner:
         self.layout = layout
         self._loaded: tuple[RunContext, Plan] | None = None
         self._handover = Handover.empty()
+        self._sky_plan: Plan | None = None
 
     def _load(self) -> tuple[RunContext, Plan]:
         if self._loaded is None:
@@ -53,6 +55,9 @@ class TaskRunner:
     def prepare(self, phase: str, context: bytes) -> None:
         """Take up what earlier phases have left undone, and what earlier incarnations made."""
         self._handover = Handover.decode(context)
+        self._sky_plan = None
+        if phase in SKY_PHASES:
+            self._sky_plan = read_sky_plan(self.layout).plan("")
 
     def _waits_for(self, task: Task, plan: Plan) -> Task | None:
         """A task of an earlier phase whose product this one may need, and which has failed."""
@@ -72,12 +77,14 @@ class TaskRunner:
             The outcome, and the tables of the task as encoded columns.
         """
         context, plan = self._load()
+        plan = self._sky_plan or plan
         task = plan.tasks[task_id]
         context.times.clear()
         with log.labels(task.visit if task.visit >= 0 else "-", task.ccd):
             context.enter("start")
             # If that is what made the first attempt fail, the next one does without.
             context.earlier = self._handover.earlier(task_id) if attempt == 1 else None
+            context.handover = self._handover
             if (other := self._waits_for(task, plan)) is None:
                 result = guarded(PHASES[phase].function, task, context)
             else:

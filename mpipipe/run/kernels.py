@@ -10,9 +10,11 @@ def warm_up() -> str:
     from mpipipe.stages.ca import kernels as ca_kernels
     from mpipipe.stages.calibs import kernels as calibs_kernels
     from mpipipe.stages.isr import kernels as isr_kernels
+    from mpipipe.stages.sa.warm_up import run_tiny_association
     from mpipipe.stages.warm_up import run_tiny_visit
 
     for kernels in (isr_kernels, ca_kernels, calibs_kernels):
         kernels.warm_up()
     run_tiny_visit()
+    run_tiny_association()
     return jit_cache.configure()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from mpipipe.data.errors import BadDataError
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.run.attempts import Attempt, decode_attempt
 from mpipipe.run.plan import Plan
+from mpipipe.run.task import Task
 from mpipipe.run.validity import Standing, Validity
 from mpipipe.store.checkpoint.index import phase_code
 from mpipipe.store.checkpoint.reader import CheckpointReader
@@ -141,6 +143,10 @@ class Ledger:
         found = task_ids[self._image_file[task_ids] != _NO_FILE]
         return found, self._image_file[found], self._image_offsets[found]
 
+    def places(self, task_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """File (a place in `files`) and offset of the records of these tasks, which have one."""
+        return self._file_of[task_ids], self._offsets[task_ids]
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The checkpoint files, in the order of reading."""
@@ -212,10 +218,13 @@ class Committed:
     ----------
     layout, incarnation
         Whose checkpoint to read.
+    phases
+        Of the tasks that count: those of another plan have the same numbers.
     """
 
-    def __init__(self, layout: RunLayout, incarnation: int) -> None:
+    def __init__(self, layout: RunLayout, incarnation: int, phases: Iterable[str]) -> None:
         self._layout, self._incarnation = layout, incarnation
+        self._phases = frozenset(phases)
         self._readers: dict[Path, CheckpointReader] = {}
         self._found: dict[int, Outcome] = {}
 
@@ -227,6 +236,8 @@ class Committed:
             for offset in reader.read_new()["offset"].tolist():
                 with contextlib.suppress(BadDataError):
                     head = reader.head_at(offset)
+                    if head.phase not in self._phases:
+                        continue
                     held = self._found.get(head.task_id)
                     if held is None or (held.kind not in FINAL and head.kind in FINAL):
                         outcome = decode_attempt(head.meta).outcome
@@ -236,28 +247,31 @@ class Committed:
         return self._found
 
 
-def write_outcomes(layout: RunLayout, plan: Plan, ledger: Ledger) -> None:
-    """Write ``outcomes.json``: how every task ended, with reason, stage and warnings."""
-    listed = []
-    for task in plan.tasks:
-        if ledger.kinds[task.id] == NO_OUTCOME:
-            listed.append({"task": task.id, "phase": task.phase, "what": task.label})
-            continue
-        outcome = ledger.attempt(task.id).outcome
-        listed.append(
-            {
-                "task": task.id,
-                "phase": task.phase,
-                "what": task.label,
-                "visit": task.visit,
-                "ccd": task.ccd,
-                "outcome": outcome.kind.label,
-                "reason": outcome.reason,
-                "stage": outcome.stage,
-                "traceback": outcome.traceback,
-                "warnings": list(outcome.warnings),
-            }
-        )
-    write_json_atomically(
-        layout.root / "outcomes.json", {"tasks": listed, "problems": plan.problems}
-    )
+def write_outcomes(layout: RunLayout, ledgers: Sequence[Ledger]) -> None:
+    """Write ``outcomes.json``: how every task ended, with reason, stage and warnings.
+
+    Parameters
+    ----------
+    ledgers
+        Of all plans of the run; the first one's problems are told.
+    """
+    listed = [_facts(ledger, task) for ledger in ledgers for task in ledger.plan.tasks]
+    problems = ledgers[0].plan.problems
+    write_json_atomically(layout.root / "outcomes.json", {"tasks": listed, "problems": problems})
+
+
+def _facts(ledger: Ledger, task: Task) -> dict[str, Any]:
+    """How a task ended."""
+    facts = {"task": task.id, "phase": task.phase, "what": task.label}
+    if ledger.kinds[task.id] == NO_OUTCOME:
+        return facts
+    outcome = ledger.attempt(task.id).outcome
+    return facts | {
+        "visit": task.visit,
+        "ccd": task.ccd,
+        "outcome": outcome.kind.label,
+        "reason": outcome.reason,
+        "stage": outcome.stage,
+        "traceback": outcome.traceback,
+        "warnings": list(outcome.warnings),
+    }

@@ -9,8 +9,10 @@ from mpipipe.data.icsrc import ICMATCH, ICSRC
 from mpipipe.data.schema import SDQA, Schema
 from mpipipe.data.src import SNAP_SOURCE
 from mpipipe.run import masters
+from mpipipe.run.associate import associate, seams
 from mpipipe.run.calibrate import calibrate
 from mpipipe.run.context import RunContext, TaskResultTables
+from mpipipe.run.sky_plan import ASSOCIATE, SEAMS
 from mpipipe.run.task import Task
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.stages.sfm.src_table import SRC
@@ -25,7 +27,8 @@ class Phase:
     function
         Runs one task.
     tables
-        The tables it gives, which are published as catalogues.
+        The tables it gives, which are published as catalogues. Those of the association, whose
+        columns follow from the bands, are `mpipipe.run.associate.sky_schemas`.
     title
         What people read.
     """
@@ -45,4 +48,6 @@ PHASES: Mapping[str, Phase] = {
     "calibrate": Phase(
         calibrate, (SRC, ICSRC, ICMATCH, SNAP_SOURCE, FORCED_SRC, SDQA), "isr, ca, cs, ic and sfm"
     ),
+    ASSOCIATE: Phase(associate, (), "sources of a sky cell to objects"),
+    SEAMS: Phase(seams, (), "objects across the borders of cells"),
 }

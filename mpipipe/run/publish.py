@@ -1,19 +1,27 @@
-"""From committed records to catalogues: every table once, rows in the order of tasks."""
+"""From committed records to catalogues: every table once, rows in a fixed order.
+
+Tables of visits are in the order of tasks; those of the association in the order of the sky.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from mpipipe.data.association import BAD_SOURCE, BAD_SOURCE_HIST, SOURCE, SOURCE_HIST
 from mpipipe.data.errors import MpipipeError, OutputError
 from mpipipe.data.schema import Schema
+from mpipipe.data.sky_cells import NOWHERE, finest_cells
 from mpipipe.parallel import injection
-from mpipipe.parallel.together import fail_together, on_master
+from mpipipe.parallel.together import all_or_none, fail_together, on_master
 from mpipipe.parallel.world import World
-from mpipipe.run.ledger import Ledger
+from mpipipe.run.associate import sky_schemas
+from mpipipe.run.ledger import NO_OUTCOME, Ledger
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan
+from mpipipe.run.sky_plan import SkyPlan
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.store.hdf5 import publish_catalogue
 from mpipipe.store.layout import RunLayout
@@ -37,12 +45,74 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     for name in sorted(schemas):
         injection.here("publish")
-        rows = _rows(ledger, share, schemas[name])
         try:
+            with all_or_none(world):
+                rows = _rows(ledger, share, schemas[name])
             publish_catalogue(world, layout.catalogue(name), schemas[name], rows)
         except MpipipeError as error:
             fail_together(error)
     return sorted(schemas)
+
+
+def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: SkyPlan) -> list[str]:
+    """Publish the tables of the association. Collective; can be done again.
+
+    Each rank takes an equal share of the cells. What lies across their borders stands among the
+    rows of the cell that it comes behind along the order of pixels; rows without a position come
+    last.
+
+    Returns
+    -------
+    list of str
+        Names of the tables, sorted.
+    """
+    schemas = {schema.name: schema for schema in sky_schemas(sky.bands)}
+    on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
+    share = range(world.rank, sky.seams_task + 1, world.size)
+    for name in sorted(schemas):
+        injection.here("publish")
+        try:
+            with all_or_none(world):
+                rows = _sky_rows(ledger, sky, share, schemas[name])
+            by_sky = name not in _PLACED_AS
+            publish_catalogue(world, layout.catalogue(name), schemas[name], rows, by_sky=by_sky)
+        except MpipipeError as error:
+            fail_together(error)
+    return sorted(schemas)
+
+
+_PLACED_AS: Mapping[str, Schema] = {SOURCE_HIST.name: SOURCE, BAD_SOURCE_HIST.name: BAD_SOURCE}
+"""Histories have no positions of their own: row by row they stand where what they tell of does."""
+
+
+def _sky_rows(ledger: Ledger, sky: SkyPlan, share: range, schema: Schema) -> dict[int, np.ndarray]:
+    """The rows that belong to each of these cells, sorted along the sky."""
+    across, finest_across = _placed_rows(ledger, sky.seams_task, schema)
+    places = np.full(len(across), sky.seams_task)
+    if len(sky.cells):
+        places = np.where(finest_across == NOWHERE, places, sky.cells.preceding(finest_across))
+    found = {}
+    for number in share:
+        mine = places == number
+        rows, finest = across[mine], finest_across[mine]
+        if number != sky.seams_task:
+            own, finest_own = _placed_rows(ledger, number, schema)
+            rows, finest = np.concatenate([own, rows]), np.concatenate([finest_own, finest])
+        ids = rows[schema.columns[0].name]
+        found[number] = rows[np.lexsort((ids, finest, finest == NOWHERE))]
+    return found
+
+
+def _placed_rows(ledger: Ledger, task_id: int, schema: Schema) -> tuple[np.ndarray, np.ndarray]:
+    """A table of a task, and the pixels of order 29 that its rows stand in.
+
+    Nothing where the task has failed.
+    """
+    tables = {} if ledger.kinds[task_id] == NO_OUTCOME else ledger.tables(task_id)
+    rows = tables.get(schema.name, schema.empty())
+    placed = _PLACED_AS.get(schema.name, schema)
+    where = tables.get(placed.name, placed.empty())
+    return rows, finest_cells(where["ra"], where["dec"])
 
 
 def _make_folder(folder: Path) -> int:

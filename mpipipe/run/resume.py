@@ -18,7 +18,7 @@ from mpipipe.run.inspection import Inspection, inspect
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
 from mpipipe.run.plan import Plan, load_run, require_run, save_plan
 from mpipipe.run.prepare import refcat_folder
-from mpipipe.run.validity import Standing, Validity
+from mpipipe.run.validity import Standing, Validity, read_basis
 from mpipipe.store.checksums import write_text_atomically
 from mpipipe.store.layout import RunLayout
 
@@ -193,6 +193,9 @@ def has_stale(layout: RunLayout, plan: Plan, basis: Basis) -> bool:
 
     Where an earlier record holds, but not the last, products are not those of the one that holds.
     """
+    newest = read_basis(layout, max(layout.incarnations(), default=0))
+    if newest is None or basis.changes(newest, ("association",)):
+        return True
     validity = Validity.judge(layout, plan, basis)
     if not validity.has_changes:
         return False
@@ -208,7 +211,7 @@ def lines_of(found: Survey) -> Iterator[str]:
     """What would be done, in words."""
     plan, kinds = found.plan, found.kinds
     again = np.zeros(len(kinds), dtype=bool)
-    again[found.handover.with_image] = True
+    again[found.handover.with_record] = True
     for phase in plan.phases:
         tasks = plan.in_phase(phase)
         here = slice(tasks.start, tasks.stop)

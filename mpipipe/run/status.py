@@ -19,7 +19,8 @@ from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.attempts import decode_attempt
 from mpipipe.run.completion import fault_of, read_completion
 from mpipipe.run.ledger import NO_OUTCOME, are_final, of_plan, phase_codes
-from mpipipe.run.plan import Plan, load_plan, require_run
+from mpipipe.run.plan import Plan, require_run
+from mpipipe.run.sky_plan import plans_of
 from mpipipe.store.checkpoint.reader import CheckpointReader
 from mpipipe.store.checksums import read_json
 from mpipipe.store.layout import RunLayout
@@ -139,11 +140,14 @@ def read_status(layout: RunLayout, *, verify: bool = True) -> Status:
         If its plan is damaged.
     """
     require_run(layout)
-    plan = load_plan(layout)
+    plan, *others = plans_of(layout)
     incarnations = layout.incarnations()
     newest = max(incarnations, default=0)
     seen = _read_records(layout, plan, newest)
     phases = tuple(_phase_status(plan, phase, seen.kinds) for phase in plan.phases)
+    for other in others:
+        kinds = _read_records(layout, other, newest).kinds
+        phases += tuple(_phase_status(other, phase, kinds) for phase in other.phases)
     verified, how, faults = _verdict(layout) if verify else (None, "", [])
     silent = _silence(layout, newest)
     complete = layout.completion.exists()

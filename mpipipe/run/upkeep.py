@@ -13,7 +13,8 @@ import numpy as np
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
-from mpipipe.run.plan import Plan, load_plan, require_run
+from mpipipe.run.plan import load_plan, require_run
+from mpipipe.run.sky_plan import plans_of
 from mpipipe.run.status import ALIVE_S
 from mpipipe.run.validity import Validity, read_basis
 from mpipipe.store.checkpoint.create import sync_folder
@@ -282,18 +283,20 @@ def compact(layout: RunLayout) -> Compacted:
             file=layout.root,
             way_out=f"mpipipe checkpoint repair {layout.root}",
         )
-    plan = load_plan(layout)
-    ledger = Ledger.read(layout, plan)
-    tasks = ledger.task_ids()
+    newest = max(layout.incarnations(), default=0)
+    ledgers = [Ledger.read(layout, plan) for plan in plans_of(layout)]
+    tasks = [(ledger, task) for ledger in ledgers for task in ledger.task_ids()]
     if not tasks:
         raise ConfigError("has no records to compact", file=layout.root)
-    n_bytes = sum(head.end - head.offset for head in map(ledger.head, tasks))
-    newest = max(layout.incarnations())
-    _refuse_mixture(layout, plan, ledger, newest)
+    heads = (ledger.head(task) for ledger, task in tasks)
+    n_bytes = sum(head.end - head.offset for head in heads)
+    for ledger in ledgers:
+        _refuse_mixture(layout, ledger, newest)
     path = _free_name(layout.record_folder(newest) / "compact.h5")
-    records = (ledger.record(task) for task in tasks)
+    records = (ledger.record(task) for ledger, task in tasks)
     path = write_checkpoint(path, newest, len(tasks), n_bytes, records)
-    ledger.close()
+    for ledger in ledgers:
+        ledger.close()
     for facts in before:
         (layout.root / facts.path).unlink()
     for incarnation in layout.incarnations():
@@ -304,11 +307,12 @@ def compact(layout: RunLayout) -> Compacted:
     return Compacted(layout.relative(path), len(tasks), removed, disk_bytes, size)
 
 
-def _refuse_mixture(layout: RunLayout, plan: Plan, ledger: Ledger, newest: int) -> None:
+def _refuse_mixture(layout: RunLayout, ledger: Ledger, newest: int) -> None:
     """Records that are moved to the newest incarnation must have been made as its own are."""
     basis = read_basis(layout, newest)
     if basis is None:
         return  # then nothing of the run can be taken over, before or after
+    plan = ledger.plan
     holding = Ledger.read(layout, plan, Validity.judge(layout, plan, basis))
     holding.close()
     same = (holding.kinds != NO_OUTCOME) & (holding.incarnations == ledger.incarnations)

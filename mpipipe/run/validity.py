@@ -11,6 +11,7 @@ import numpy as np
 from mpipipe.data.errors import BadDataError
 from mpipipe.run.basis import Basis, Changes
 from mpipipe.run.plan import CALIB_PHASES, Plan
+from mpipipe.run.sky_plan import SKY_PHASES
 from mpipipe.store.checksums import read_json
 from mpipipe.store.layout import RunLayout
 
@@ -84,6 +85,10 @@ def _stand(phase: str, plan: Plan, was: Basis | None, now: Basis) -> tuple[Stand
         return Standing.STALE, _UNKNOWN
     if phase in CALIB_PHASES:
         changes = now.changes(was, ("masters",))
+        return (Standing.STALE if changes else Standing.HOLDS), changes
+    if phase in SKY_PHASES:
+        # Sources that have changed are seen by their bytes.
+        changes = now.changes(was, ("association",))
         return (Standing.STALE if changes else Standing.HOLDS), changes
     builds_masters = any(name in CALIB_PHASES for name in plan.phases)
     before = ("masters", "image") if builds_masters else ("image",)

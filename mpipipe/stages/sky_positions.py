@@ -56,7 +56,7 @@ def sky_errors(
         Of x and y, pixels, and their covariance, pixel^2.
     """
     nothing = np.full(len(x), np.nan)
-    jacobian = _jacobian(exposure, x, y)
+    jacobian = sky_jacobian(exposure, x, y)
     if jacobian is None:
         return nothing, nothing, nothing
     x_error, y_error, covariance = (np.asarray(value, float) for value in errors)
@@ -68,7 +68,7 @@ def sky_errors(
     return ra, dec, sky[:, 0, 1]
 
 
-def _jacobian(exposure: Exposure, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+def sky_jacobian(exposure: Exposure, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
     """(n, 2, 2) mas on the sky, east and north, per pixel; None without a WCS."""
     if exposure.astrometry is not None:
         return np.asarray(exposure.astrometry.sip.jacobian(x, y) * 1e3)

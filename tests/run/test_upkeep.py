@@ -16,6 +16,7 @@ from mpipipe.run.drive import _refuse_lost
 from mpipipe.run.inspection import inspect
 from mpipipe.run.ledger import Committed, Ledger
 from mpipipe.run.plan import Plan, load_plan
+from mpipipe.run.sky_plan import plans_of
 from mpipipe.run.task import Draft, build_table
 from mpipipe.run.upkeep import compact, find_task, list_checkpoints, read_task, repair
 from mpipipe.store.checkpoint.geometry import Geometry
@@ -60,7 +61,8 @@ def test_list_and_show(layout: RunLayout, mpipipe: Mpipipe) -> None:
     (facts,) = list_checkpoints(layout, verify=True)
     plan = load_plan(layout)
     assert facts.path == "records/0001/checkpoint.h5" and facts.incarnation == 1
-    assert facts.n_records == len(plan.tasks) == sum(facts.kinds.values())
+    assert facts.n_records == sum(facts.kinds.values())
+    assert facts.n_records == sum(len(plan.tasks) for plan in plans_of(layout))
     assert not facts.damage and not facts.n_torn and facts.ranks == [0]
     task = find_task(layout, None, plan.tasks[-1].ccd)
     shown = read_task(layout, task)
@@ -81,20 +83,20 @@ def test_damage_is_found_mended_and_done_again(layout: RunLayout, mpipipe: Mpipi
     assert verified.code == 4 and f"record of task {task}" in verified.out
     with pytest.raises(BadDataError, match="checkpoint repair"):
         compact(layout)
-    n_tasks = len(load_plan(layout).tasks)
+    n_tasks, n_sky = (len(plan.tasks) for plan in plans_of(layout))
     ((damaged, fresh, number),) = repair(layout)
     assert damaged.endswith("checkpoint.h5.damaged") and (layout.root / damaged).exists()
-    assert fresh == "records/0001/checkpoint-repaired.h5" and number == n_tasks - 1
+    assert fresh == "records/0001/checkpoint-repaired.h5" and number == n_tasks + n_sky - 1
     assert repair(layout) == []
     layout.completion.unlink()
     resumed = mpipipe("run", "-q", "--resume", layout.root, root=layout.root)
     assert resumed.code == 0 and f"{n_tasks - 1} tasks were done" in resumed.out
     assert resumed.digest == digest
     pressed = json.loads(mpipipe("checkpoint", "compact", layout.root, "--json").out)
-    assert pressed["n_records"] == n_tasks and len(pressed["removed"]) == 2
+    assert pressed["n_records"] == n_tasks + n_sky and len(pressed["removed"]) == 2
     assert [path.name for path in layout.checkpoints(1) + layout.checkpoints(2)] == ["compact.h5"]
     again = compact(layout)
-    assert again.path == "records/0002/compact-2.h5" and again.n_records == n_tasks
+    assert again.path == "records/0002/compact-2.h5" and again.n_records == n_tasks + n_sky
     assert mpipipe("checkpoint", "verify", layout.root).code == 0
     layout.completion.unlink()
     resumed = mpipipe("run", "-q", "--resume", layout.root, root=layout.root)
@@ -115,7 +117,7 @@ def test_damaged_index_and_ledger(layout: RunLayout) -> None:
         stream.write(bytes(length))
     after = Ledger.read(layout, plan)
     assert np.array_equal(before.kinds, after.kinds)
-    assert Committed(layout, 1)().keys() == set(before.task_ids())
+    assert Committed(layout, 1, plan.phases)().keys() == set(before.task_ids())
     for task in before.task_ids():
         assert before.record(task) == after.record(task)
     assert np.array_equal(inspect(before).kinds, inspect(after).kinds)
