@@ -200,7 +200,7 @@ def _friend_pairs(
     height = np.empty(n)
     for k in range(n):
         height[k] = vectors[group[k], 2]
-    order = np.argsort(height)
+    order = np.argsort(height, kind="mergesort")
     reach = np.sqrt(link2)
     n_pairs = 0
     for filling in range(2):
@@ -219,7 +219,7 @@ def _friend_pairs(
                         key[n_pairs] = min(a, b) * n + max(a, b)
                         distance[n_pairs] = chord
                     n_pairs += 1
-    by_key = np.argsort(key)
+    by_key = np.argsort(key, kind="mergesort")
     key = key[by_key]
     key = key[np.argsort(distance[by_key], kind="mergesort")]
     return key // n, key % n
