@@ -248,7 +248,7 @@ def noise_factors(
     if len(y) < _LEAST_BLANK:
         return NoiseFactors(radius, np.full(len(radius), max(map_width, 1.0)), 0)
     nothing = np.zeros(len(y))
-    sums = circles(image, planes, np.zeros((len(y), 1, 1)), x, y, nothing, radius)
+    sums = circles(image, planes, np.zeros((len(y), 1, 1), np.float32), x, y, nothing, radius)
     factors = []
     for flux, error, cut in zip(*(one.T for one in sums), strict=True):
         sound = ~cut & (error > 0)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from numba import njit
 
-from mpipipe.data.psf import Psf
+from mpipipe.stages.psf_models import PsfModels
 
 _CHUNK = 256
 _FLOOR = 1e-4
@@ -29,7 +29,7 @@ def apportion(
     label: np.ndarray,
     is_brightest: np.ndarray,
     box: np.ndarray,
-    psf: Psf,
+    models: PsfModels,
     position: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share out all footprints.
@@ -48,6 +48,8 @@ def apportion(
         (n,) bool, one source a footprint.
     box
         (n, 4) limits of the source's footprint: first and last column, first and last row.
+    models
+        Images of the PSF at the sources.
     position
         x, y (pixels) and PSF flux (electrons; not finite or negative: 0) of each source.
 
@@ -60,13 +62,14 @@ def apportion(
     flux = np.where(np.isfinite(flux) & (flux > 0), flux, 0.0)
     total = np.zeros(image.shape, np.float32)
     sums = np.zeros((len(x), 3))
-    box = np.asarray(box, np.int64)
+    box, numbers = np.asarray(box, np.int64), np.arange(len(x))
     for collect in (False, True):
         for some in _chunks(len(x)):
-            models = psf.images(x[some], y[some])
+            drawn = models.at(numbers[some], x[some], y[some])
             _share(
-                image, residual, variance, labels, models, x[some], y[some], flux[some],
-                label[some], is_brightest[some], box[some], psf.fwhm, collect, total, sums[some],
+                image, residual, variance, labels, drawn, x[some], y[some], flux[some],
+                label[some], is_brightest[some], box[some], models.psf.fwhm, collect,
+                total, sums[some],
             )  # fmt: skip
     with np.errstate(invalid="ignore"):
         known = sums[:, 2] > 0

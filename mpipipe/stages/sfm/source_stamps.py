@@ -19,8 +19,8 @@ import numpy as np
 from numba import njit
 
 from mpipipe.data.pixel_shift import copy_row
-from mpipipe.data.psf import Psf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.sfm.halos import Halos, halo_at
 
 _PIECE = 128
@@ -83,8 +83,8 @@ class Ground:
         Of the exposure.
     unknown
         (ny, nx) bool: pixels that tell nothing: unusable, saturated, or without a variance.
-    psf
-        The model.
+    models
+        Images of the PSF at all sources.
     discs
         About extended sources.
     halos
@@ -94,7 +94,7 @@ class Ground:
     residual: np.ndarray
     planes: MeasurementPlanes
     unknown: np.ndarray
-    psf: Psf
+    models: PsfModels
     discs: Discs
     halos: Halos
 
@@ -112,7 +112,7 @@ class Stamps:
     x, y
         Where the source is, pixels from the middle of the stamp's middle pixel.
     models
-        (n, size, size) float64 images of the PSF, in the same middle pixels.
+        (n, size, size) float32 images of the PSF, in the same middle pixels.
     """
 
     light: np.ndarray
@@ -146,19 +146,20 @@ class Piece:
 
     @cached_property
     def models(self) -> np.ndarray:
-        """(n, size, size) float64 images of the PSF."""
+        """(n, size, size) float32 images of the PSF."""
         return self._draw(np.arange(len(self.x)))
 
     def _draw(self, rows: np.ndarray) -> np.ndarray:
         x, y = self.x[rows], self.y[rows]
         lost = x < -1e5
-        return self.ground.psf.images(np.where(lost, 0.0, x), np.where(lost, 0.0, y))
+        x, y = np.where(lost, 0.0, x), np.where(lost, 0.0, y)
+        return self.ground.models.at(self.first + rows, x, y)
 
     @cached_property
     def common(self) -> Stamps:
         """Stamps of all rows, of the first of `HALVES`."""
         rows = np.arange(len(self.x))
-        return self._cut(rows, int(np.ceil(HALVES[0] * self.ground.psf.fwhm)), self.models)
+        return self._cut(rows, int(np.ceil(HALVES[0] * self.ground.models.psf.fwhm)), self.models)
 
     def stamps(self, rows: np.ndarray, half: int) -> Stamps:
         """Stamps of some rows.
@@ -186,7 +187,7 @@ class Piece:
         for half in HALVES[1:]:
             rows = np.flatnonzero(wants_more())
             if len(rows):
-                yield rows, self.stamps(rows, int(np.ceil(half * self.ground.psf.fwhm)))
+                yield rows, self.stamps(rows, int(np.ceil(half * self.ground.models.psf.fwhm)))
 
     def _cut(self, rows: np.ndarray, half: int, models: np.ndarray) -> Stamps:
         ground, discs = self.ground, self.ground.discs
