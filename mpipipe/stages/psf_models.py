@@ -47,14 +47,11 @@ class PsfModels:
         if some.max() >= len(self._x):
             return self.psf.images(x, y, np.float32)
         moved = (self._x[some] != x) | (self._y[some] != y)
-        if moved.all():
-            images = self.psf.images(x, y, np.float32)
-            self._keep(some, x, y, images)
-            return images
         if moved.any():
-            again, x, y = some[moved], x[moved], y[moved]
-            self._keep(again, x, y, self.psf.images(x, y, np.float32))
+            again = some[moved]
+            self._x[again], self._y[again] = x[moved], y[moved]
+            self._images[again] = self.psf.images(x[moved], y[moved], np.float32)
+        first, last = int(some[0]), int(some[-1])
+        if last - first + 1 == len(some) and (np.diff(some) == 1).all():
+            return self._images[first : last + 1]
         return self._images[some]
-
-    def _keep(self, some: np.ndarray, x: np.ndarray, y: np.ndarray, images: np.ndarray) -> None:
-        self._images[some], self._x[some], self._y[some] = images, x, y

@@ -127,7 +127,7 @@ def _take_off(
     values = np.empty((n, 8 * widest * (int(limits[n] - limits[n - 1]) + 2)))
     for k in range(len(xs)):
         # As far as it turns out to reach.
-        rings = min(int(np.searchsorted(limits, 2.0 * max(inner[k], 0) + 16.0)), n)
+        rings = min(int(np.searchsorted(limits, 1.5 * max(inner[k], 0) + 4.0)), n)
         while True:
             far = limits[rings]
             ends = _profile(
@@ -135,7 +135,7 @@ def _take_off(
             )
             if ends or rings == n:
                 break
-            rings = min(int(np.searchsorted(limits, 2 * far)), n)
+            rings = min(int(np.searchsorted(limits, 1.5 * far)), n)
         brightest = np.argmax(light[k])
         light[k, :brightest] = light[k, brightest]  # within, nothing is known
         if light[k, 0] > 0:
