@@ -68,12 +68,40 @@ def spread_footprints(labels: np.ndarray, footprints: np.ndarray, steps: int) ->
     grown = footprints.copy()
     limits = np.stack([grown[name] for name in ("n_pixels", "x0", "x1", "y0", "y1")], axis=1)
     limits = np.ascontiguousarray(limits, np.int64)
-    front = np.flatnonzero(labels)
+    front = _rims(labels)
     for _ in range(steps):
         front = _spread(labels.reshape(-1), labels.shape[0], labels.shape[1], front, limits)
     for column, name in enumerate(("n_pixels", "x0", "x1", "y0", "y1")):
         grown[name] = limits[:, column]
     return grown
+
+
+@njit(cache=True)
+def set_planes(mask: np.ndarray, labels: np.ndarray, values: np.ndarray) -> None:
+    """Set the bits `values`, one number a footprint, in the mask of its pixels; in place."""
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] > 0:
+                mask[y, x] |= values[labels[y, x] - 1]
+
+
+@njit(cache=True)
+def _rims(labels: np.ndarray) -> np.ndarray:
+    """Numbers of the labelled pixels beside ones without a label, in reading order."""
+    ny, nx = labels.shape
+    found, n = np.empty(1024, np.int64), 0
+    for y in range(ny):
+        above, line, below = labels[max(y - 1, 0)], labels[y], labels[min(y + 1, ny - 1)]
+        for x in range(nx):
+            if line[x] == 0:
+                continue
+            left, right = line[max(x - 1, 0)], line[min(x + 1, nx - 1)]
+            if above[x] == 0 or below[x] == 0 or left == 0 or right == 0:
+                if n == len(found):
+                    found = np.concatenate((found, np.empty_like(found)))
+                found[n] = y * nx + x
+                n += 1
+    return found[:n]
 
 
 @njit(cache=True)

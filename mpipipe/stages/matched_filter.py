@@ -17,6 +17,8 @@ from numba import njit
 
 _CLIP = 4.0
 _SAMPLES = 400_000
+_SPAN = 64
+"""Pixels of a line that are looked at together, most of them in vain."""
 
 
 @dataclass(frozen=True)
@@ -278,34 +280,48 @@ def _significance_above(
 
 
 @njit(cache=True)
+def _any_above(values: np.ndarray, threshold: float) -> bool:
+    """Whether some value may be above the threshold."""
+    n, limit = 0, np.float32(threshold)
+    for k in range(len(values)):
+        n += values[np.uint64(k)] >= limit
+    return n > 0
+
+
+@njit(cache=True)
+def _is_peak(map_: np.ndarray, y: int, x: int, half: int) -> bool:
+    """Whether no neighbour is higher; of equal ones the first in reading order counts."""
+    ny, nx = map_.shape
+    value = map_[y, x]
+    for j in range(max(0, y - half), min(ny, y + half + 1)):
+        for i in range(max(0, x - half), min(nx, x + half + 1)):
+            other = map_[j, i]
+            earlier = j < y or (j == y and i < x)
+            if other > value or (earlier and other == value):
+                return False
+    return True
+
+
+@njit(cache=True)
 def _scan_peaks(
     map_: np.ndarray, threshold: float, half: int, ys: np.ndarray, xs: np.ndarray
 ) -> int:
     """Maxima above `threshold` in windows of half width `half`; how many there are.
 
-    Of equal neighbours the first in reading order counts. Fills `ys`, `xs` as far as they reach.
+    Fills `ys`, `xs` as far as they reach.
     """
     ny, nx = map_.shape
     n = 0
     for y in range(ny):
-        for x in range(nx):
-            value = map_[y, x]
-            if not value > threshold:
+        for first in range(0, nx, _SPAN):
+            last = min(first + _SPAN, nx)
+            if not _any_above(map_[y, first:last], threshold):
                 continue
-            is_peak = True
-            for j in range(max(0, y - half), min(ny, y + half + 1)):
-                for i in range(max(0, x - half), min(nx, x + half + 1)):
-                    other = map_[j, i]
-                    earlier = j < y or (j == y and i < x)
-                    if other > value or (earlier and other == value):
-                        is_peak = False
-                        break
-                if not is_peak:
-                    break
-            if is_peak:
-                if n < len(ys):
-                    ys[n], xs[n] = y, x
-                n += 1
+            for x in range(first, last):
+                if map_[y, x] > threshold and _is_peak(map_, y, x, half):
+                    if n < len(ys):
+                        ys[n], xs[n] = y, x
+                    n += 1
     return n
 
 
