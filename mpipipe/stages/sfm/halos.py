@@ -160,13 +160,23 @@ def _profile(
     mx, my = int(np.round(x0)), int(np.round(y0))
     far = int(limits[rings]) + 1
     count = np.zeros(rings, np.int64)
+    # The ring of a radius is the one in which its whole pixels end, or one further on.
+    ring_of = np.empty(far + 2, np.int64)
+    for whole in range(far + 2):
+        ring_of[whole] = max(np.searchsorted(limits, whole, side="right") - 1, 0)
     for y in range(max(0, my - far), min(ny, my + far + 1)):
-        for x in range(max(0, mx - far), min(nx, mx + far + 1)):
-            if unknown[y, x] or max(abs(x - mx), abs(y - my)) <= inner:
+        rest = limits[rings] ** 2 - (y - y0) ** 2
+        if rest <= 0:
+            continue
+        low, high = int(np.ceil(x0 - np.sqrt(rest))), int(np.floor(x0 + np.sqrt(rest)))
+        for x in range(max(0, low), min(nx, high + 1)):
+            if abs(x - mx) <= inner and abs(y - my) <= inner or unknown[y, x]:
                 continue
-            r = np.hypot(x - x0, y - y0)
+            r = np.sqrt((x - x0) ** 2 + (y - y0) ** 2)
             if limits[0] <= r < limits[rings]:
-                at = np.searchsorted(limits, r, side="right") - 1
+                at = ring_of[int(r)]
+                if r >= limits[at + 1]:
+                    at += 1
                 values[at, count[at]] = residual[y, x]
                 count[at] += 1
     light[:] = 0.0

@@ -386,13 +386,13 @@ def _turn(unknown: np.ndarray, known: np.ndarray) -> int:
 @njit(cache=True)
 def _add_model(light: np.ndarray, model: np.ndarray, flux: float) -> None:
     """Add the source's model to its stamp; both have the same middle pixel."""
-    reach = min(light.shape[0], model.shape[0]) // 2
+    reach, by_flux = min(light.shape[0], model.shape[0]) // 2, np.float32(flux)
     to, by = light.shape[0] // 2 - reach, model.shape[0] // 2 - reach
     for j in range(2 * reach + 1):
         target, source = light[to + j, to:], model[by + j, by:]
         for m in range(2 * reach + 1):
             i = np.uint64(m)
-            target[i] += flux * source[i]
+            target[i] += by_flux * source[i]
 
 
 @njit(cache=True)
