@@ -123,6 +123,7 @@ def _take_off(
     """Measure and subtract one halo after the other."""
     n = len(limits) - 1
     radius = 0.5 * (limits[1:] + limits[:-1])
+    table, middles = ring_table(limits), ring_table(radius)
     widest = int(limits[n]) + 2
     values = np.empty((n, 8 * widest * (int(limits[n] - limits[n - 1]) + 2)))
     for k in range(len(xs)):
@@ -131,15 +132,16 @@ def _take_off(
         while True:
             far = limits[rings]
             ends = _profile(
-                residual, unknown, xs[k], ys[k], inner[k], limits, rings, values, least, light[k]
-            )
+                residual, unknown, xs[k], ys[k], inner[k], limits, table, rings, values, least,
+                light[k],
+            )  # fmt: skip
             if ends or rings == n:
                 break
             rings = min(int(np.searchsorted(limits, 1.5 * far)), n)
         brightest = np.argmax(light[k])
         light[k, :brightest] = light[k, brightest]  # within, nothing is known
         if light[k, 0] > 0:
-            _subtract(residual, xs[k], ys[k], far, radius, light[k], inner[k])
+            _subtract(residual, xs[k], ys[k], far, radius, middles, light[k], inner[k])
 
 
 @njit(cache=True, error_model="numpy")
@@ -150,6 +152,7 @@ def _profile(
     y0: float,
     inner: int,
     limits: np.ndarray,
+    table: np.ndarray,
     rings: int,
     values: np.ndarray,
     least: float,
@@ -160,10 +163,6 @@ def _profile(
     mx, my = int(np.round(x0)), int(np.round(y0))
     far = int(limits[rings]) + 1
     count = np.zeros(rings, np.int64)
-    # The ring of a radius is the one in which its whole pixels end, or one further on.
-    ring_of = np.empty(far + 2, np.int64)
-    for whole in range(far + 2):
-        ring_of[whole] = max(np.searchsorted(limits, whole, side="right") - 1, 0)
     for y in range(max(0, my - far), min(ny, my + far + 1)):
         rest = limits[rings] ** 2 - (y - y0) ** 2
         if rest <= 0:
@@ -174,9 +173,10 @@ def _profile(
                 continue
             r = np.sqrt((x - x0) ** 2 + (y - y0) ** 2)
             if limits[0] <= r < limits[rings]:
-                at = ring_of[int(r)]
-                if r >= limits[at + 1]:
-                    at += 1
+                after = table[int(r)]
+                if limits[after] <= r:
+                    after += 1
+                at = after - 1
                 values[at, count[at]] = residual[y, x]
                 count[at] += 1
     light[:] = 0.0
@@ -193,15 +193,39 @@ def _profile(
 
 
 @njit(cache=True)
-def halo_at(r: float, radius: np.ndarray, light: np.ndarray) -> float:
-    """Brightness of a halo at a radius, between rings linearly."""
+def ring_table(limits: np.ndarray) -> np.ndarray:
+    """For whole numbers of pixels up to the last limit: the first limit that is not less.
+
+    Limits are more than a pixel apart: that of a radius is the one of its whole pixels, or the
+    next.
+    """
+    table = np.empty(int(limits[-1]) + 2, np.int64)
+    for whole in range(len(table)):
+        table[whole] = np.searchsorted(limits, whole)
+    return table
+
+
+@njit(cache=True)
+def halo_at(r: float, radius: np.ndarray, table: np.ndarray, light: np.ndarray) -> float:
+    """Brightness of a halo at a radius, between rings linearly; `table` is that of `radius`."""
     if r <= radius[0]:
         return float(light[0])
-    ring = np.searchsorted(radius, r)
-    if ring >= len(radius):
+    if r > radius[-1]:
         return 0.0
+    ring = table[int(r)]
+    if radius[ring] < r:
+        ring += 1
     share = (r - radius[ring - 1]) / (radius[ring] - radius[ring - 1])
     return float((1 - share) * light[ring - 1] + share * light[ring])
+
+
+@njit(cache=True)
+def halo_end(radius: np.ndarray, light: np.ndarray) -> float:
+    """Radius from which on there is no light."""
+    last = len(light)
+    while last > 0 and light[last - 1] == 0.0:
+        last -= 1
+    return float(radius[min(last, len(radius) - 1)])
 
 
 @njit(cache=True)
@@ -211,12 +235,14 @@ def _subtract(
     y0: float,
     reach: float,
     radius: np.ndarray,
+    table: np.ndarray,
     light: np.ndarray,
     inner: int,
 ) -> None:
     ny, nx = residual.shape
-    mx, my, far = int(np.round(x0)), int(np.round(y0)), int(reach) + 1
+    mx, my = int(np.round(x0)), int(np.round(y0))
+    far = int(min(reach, halo_end(radius, light))) + 1
     for y in range(max(0, my - far), min(ny, my + far + 1)):
         for x in range(max(0, mx - far), min(nx, mx + far + 1)):
             if max(abs(x - mx), abs(y - my)) > inner:
-                residual[y, x] -= halo_at(np.hypot(x - x0, y - y0), radius, light)
+                residual[y, x] -= halo_at(np.hypot(x - x0, y - y0), radius, table, light)

@@ -21,7 +21,7 @@ from numba import njit
 from mpipipe.data.pixel_shift import copy_row
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.psf_models import PsfModels
-from mpipipe.stages.sfm.halos import Halos, halo_at
+from mpipipe.stages.sfm.halos import Halos, halo_at, halo_end, ring_table
 
 _PIECE = 128
 HALVES = (4.0, 8.0, 14.0)
@@ -323,6 +323,7 @@ def _cut_all(
 ) -> None:
     """Copy the pixels, add the source's own light, hide the discs, mirror what is missing."""
     halo_of, radius, profiles, inner = halos
+    table = ring_table(radius)
     size = light.shape[1]
     half = size // 2
     for k in range(len(xs)):
@@ -334,7 +335,7 @@ def _cut_all(
         _add_model(light[k], models[k], own[k])
         halo = halo_of[rows[k]]
         if halo >= 0 and half > inner[halo]:
-            _add_halo(light[k], xs[k] - x0, ys[k] - y0, radius, profiles[halo], inner[halo])
+            _add_halo(light[k], xs[k] - x0, ys[k] - y0, radius, table, profiles[halo], inner[halo])
         missing += hide_discs(known[k], rows[k], xs[k], ys[k], x0, y0, discs, shape, cell)
         if missing > 0:
             turn_x, turn_y = int(np.round(2 * xs[k])) - 2 * x0, int(np.round(2 * ys[k])) - 2 * y0
@@ -397,14 +398,23 @@ def _add_model(light: np.ndarray, model: np.ndarray, flux: float) -> None:
 
 @njit(cache=True)
 def _add_halo(
-    light: np.ndarray, x: float, y: float, radius: np.ndarray, profile: np.ndarray, inner: int
+    light: np.ndarray,
+    x: float,
+    y: float,
+    radius: np.ndarray,
+    table: np.ndarray,
+    profile: np.ndarray,
+    inner: int,
 ) -> None:
     """Add the source's halo to its stamp, outside the square of its model."""
     size = light.shape[0]
-    for j in range(size):
-        for i in range(size):
+    end = halo_end(radius, profile)
+    first_j, last_j = max(0, int(y - end)), min(size, int(y + end) + 2)
+    first_i, last_i = max(0, int(x - end)), min(size, int(x + end) + 2)
+    for j in range(first_j, last_j):
+        for i in range(first_i, last_i):
             if max(abs(i - size // 2), abs(j - size // 2)) > inner:
-                light[j, i] += halo_at(np.hypot(i - x, j - y), radius, profile)
+                light[j, i] += halo_at(np.hypot(i - x, j - y), radius, table, profile)
 
 
 @njit(cache=True)
