@@ -5,8 +5,10 @@ Each source is fitted by weighted least squares inside a radius, linearised abou
 model): with the photons of the data, pixels whose noise is positive would count less.
 
 Normal equations are of what the last model leaves, so that sums of single precision, in loops that
-run on vectors, do. `blended_photometry` goes over all sources once more, the brightest first, each with the models of
-all others taken off (Gauss-Seidel).
+run on vectors, do.
+
+`blended_photometry` goes over all sources once more, bright ones first, each with the models of all
+others taken off (Gauss-Seidel).
 
 A position that is free settles where noise adds light: fluxes come out too large by 1 / SNR^2 of
 themselves (2.7 mmag at SNR 20). This is left in here.
@@ -564,8 +566,8 @@ def _add(image: np.ndarray, model: np.ndarray, mx: int, my: int, flux: float) ->
 def _change(
     model: np.ndarray, less: float, flux: float, dx: float, dy: float, change: np.ndarray
 ) -> None:
-    """`less` times the model, plus `flux` times what a move by (-dx, -dy) makes of it by its slopes;
-    these are 0 within two pixels of its edges."""
+    """`less` times the model, plus `flux` times what a move by (-dx, -dy) makes of it by its
+    slopes; these are 0 within two pixels of its edges."""
     size = model.shape[0]
     p, out = model.reshape(-1), change.reshape(-1)
     by = np.float32(less)
@@ -579,9 +581,9 @@ def _change(
         value += near_y * (p[i + line] - p[i - line]) + far_y * (p[i + lines] - p[i - lines])
         out[i] = value
     for j in range(size):
-        for k in range(2):
-            for i in (k, size - 1 - k):
-                change[j, i], change[i, j] = by * model[j, i], by * model[i, j]
+        for rim in range(2):
+            for m in (rim, size - 1 - rim):
+                change[j, m], change[m, j] = by * model[j, m], by * model[m, j]
 
 
 @njit(cache=True, error_model="numpy")

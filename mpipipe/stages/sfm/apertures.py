@@ -208,9 +208,9 @@ def _window(
                     light[np.uint64(k)] += by * line[np.uint64(k - margin)]
         for c in range(3):
             total = 0.0
-            for i in range(side):
-                total += values[c, j, i]
-                below[c, j, i + 1] = total
+            for x in range(side):
+                total += values[c, j, x]
+                below[c, j, x + 1] = total
 
 
 @njit(cache=True)
