@@ -58,13 +58,15 @@ class GuessPsf(Psf):
         """Side of the images, pixels."""
         return self.side
 
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
         from mpipipe.data.circle import circle_weights
 
         x, y = np.asarray(x, float), np.asarray(y, float)
         norm = float((self._draw(0.0, 0.0) * circle_weights(self.size, self.radius)).sum())
-        out = np.empty((len(x), self.size, self.size))
+        out = np.empty((len(x), self.size, self.size), dtype)
         for k, (dx, dy) in enumerate(zip(x - np.round(x), y - np.round(y), strict=True)):
             out[k] = self._draw(dx, dy) / norm
         return out

@@ -90,7 +90,9 @@ class PiffPsf(Psf):
         """Order of the polynomials of position."""
         return (math.isqrt(8 * self.grid.shape[2] + 1) - 3) // 2
 
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`.
 
         Raises
@@ -105,7 +107,7 @@ class PiffPsf(Psf):
             drawn[k] = self._piff.drawStar(star).image.array
             dx, dy = x[k] - np.round(x[k]), y[k] - np.round(y[k])
             drawn[k] /= sum_inside(drawn[k], dx, dy, self.radius)
-        return drawn
+        return drawn.astype(dtype, copy=False)
 
     @cached_property
     def _piff(self) -> Any:

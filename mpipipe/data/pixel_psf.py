@@ -53,7 +53,9 @@ class PixelPsf(Psf):
         """Side of the images, pixels."""
         return int(self.coefficients.shape[1])
 
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
         from mpipipe.data.circle import circle_weights
         from mpipipe.data.pixel_draw import draw_images
@@ -64,7 +66,7 @@ class PixelPsf(Psf):
         # One long sum in a fixed order: the same bits however many positions are asked for.
         sums = (self.coefficients * inside).sum(axis=(1, 2))
         norm = (terms * sums).sum(axis=1)
-        out = np.empty((len(x), self.size, self.size))
+        out = np.empty((len(x), self.size, self.size), dtype)
         # Single precision draws three times as fast; it errs by 1e-7 of the peak.
         draw_images(
             self.coefficients.astype(np.float32), (terms / norm[:, None]).astype(np.float32),

@@ -51,18 +51,22 @@ class Psf(ABC):
         """Side of the model's images, pixels; odd."""
 
     @abstractmethod
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         """Images of stars at these positions.
 
         Parameters
         ----------
         x, y
             (n,) pixels, zero based.
+        dtype
+            Of the images.
 
         Returns
         -------
         numpy.ndarray
-            (n, size, size) float64. The middle pixel is (round(x), round(y)) (halves to even), the
+            (n, size, size). The middle pixel is (round(x), round(y)) (halves to even), the
             star stands where it stands in its pixel.
         """
 

@@ -72,7 +72,9 @@ class ShapeletPsf(Psf):
         """Side of the images, pixels: they hold the calibration circle of any star."""
         return 2 * math.ceil(self.radius + 0.5) + 1
 
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         """Images of stars at these positions; see `Psf.images`."""
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         terms = ccd_polynomial.terms(x, y, self.shape, self.order)
@@ -81,7 +83,7 @@ class ShapeletPsf(Psf):
             terms @ self.coefficients, x - np.round(x), y - np.round(y),
             self.widths, self.orders, self.radius, drawn,
         )  # fmt: skip
-        return drawn
+        return drawn.astype(dtype, copy=False)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that the model consists of."""

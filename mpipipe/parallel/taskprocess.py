@@ -29,6 +29,7 @@ from mpipipe.parallel.frames import (
     FrameReader,
     send_frame,
 )
+from mpipipe.parallel.memory import keep_memory
 from mpipipe.parallel.tasks import Execute, Prepare, TaskReport
 from mpipipe.trace import events, log
 
@@ -185,6 +186,7 @@ class _Outbox:
 def serve(connection: socket.socket, program: Program, bulletin: Bulletin) -> None:
     """Run what comes over the socket until the other side closes it."""
     global _announce
+    keep_memory()
     reader, outbox = FrameReader(connection), _Outbox(connection)
 
     def announce(name: str) -> None:

@@ -45,8 +45,8 @@ def grow_footprints(
     labels = np.zeros(map_.shape, np.int32)
     of_peak = np.zeros(len(y), np.int32)
     sums = np.zeros((len(y), 10))
-    # Pixels are labelled when they are put on the stack, so none is there twice.
-    stack = np.empty(max(1, int((map_ > threshold).sum())), np.int64)
+    # Runs of pixels are labelled when they are put on the stack, so none is there twice.
+    stack = np.empty((1 + np.count_nonzero(map_ > threshold), 3), np.int64)
     n = _flood(map_, threshold, np.asarray(y, np.int64), np.asarray(x, np.int64), labels,
                of_peak, sums, stack)  # fmt: skip
     return labels, of_peak, _shapes(sums[:n], np.bincount(of_peak, minlength=n))
@@ -68,12 +68,40 @@ def spread_footprints(labels: np.ndarray, footprints: np.ndarray, steps: int) ->
     grown = footprints.copy()
     limits = np.stack([grown[name] for name in ("n_pixels", "x0", "x1", "y0", "y1")], axis=1)
     limits = np.ascontiguousarray(limits, np.int64)
-    front = np.flatnonzero(labels)
+    front = _rims(labels)
     for _ in range(steps):
         front = _spread(labels.reshape(-1), labels.shape[0], labels.shape[1], front, limits)
     for column, name in enumerate(("n_pixels", "x0", "x1", "y0", "y1")):
         grown[name] = limits[:, column]
     return grown
+
+
+@njit(cache=True)
+def set_planes(mask: np.ndarray, labels: np.ndarray, values: np.ndarray) -> None:
+    """Set the bits `values`, one number a footprint, in the mask of its pixels; in place."""
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] > 0:
+                mask[y, x] |= values[labels[y, x] - 1]
+
+
+@njit(cache=True)
+def _rims(labels: np.ndarray) -> np.ndarray:
+    """Numbers of the labelled pixels beside ones without a label, in reading order."""
+    ny, nx = labels.shape
+    found, n = np.empty(1024, np.int64), 0
+    for y in range(ny):
+        above, line, below = labels[max(y - 1, 0)], labels[y], labels[min(y + 1, ny - 1)]
+        for x in range(nx):
+            if line[x] == 0:
+                continue
+            left, right = line[max(x - 1, 0)], line[min(x + 1, nx - 1)]
+            if above[x] == 0 or below[x] == 0 or left == 0 or right == 0:
+                if n == len(found):
+                    found = np.concatenate((found, np.empty_like(found)))
+                found[n] = y * nx + x
+                n += 1
+    return found[:n]
 
 
 @njit(cache=True)
@@ -112,7 +140,7 @@ def _flood(
     stack: np.ndarray,
 ) -> int:
     """Fill labels, and for each footprint n, sx, sy, sxx, syy, sxy about its peak, and limits."""
-    ny, nx = map_.shape
+    ny, _ = map_.shape
     n_footprints = 0
     for k in range(len(ys)):
         if labels[ys[k], xs[k]] > 0:
@@ -122,28 +150,87 @@ def _flood(
         row = sums[n_footprints]
         row[6], row[7], row[8], row[9] = xs[k], xs[k], ys[k], ys[k]
         n_footprints += 1
-        labels[ys[k], xs[k]] = n_footprints
-        stack[0] = ys[k] * nx + xs[k]
+        low, high = _run(map_[ys[k]], threshold, xs[k])
+        stack[0, 0], stack[0, 1], stack[0, 2] = ys[k], low, high
+        labels[ys[k], low:high] = n_footprints
         waiting = 1
+        if high - low == 1:  # it may be below the threshold, beside others that are above
+            waiting = _touching(
+                map_[ys[k]], labels[ys[k]], threshold, low, high, ys[k], n_footprints, stack, 1
+            )
         while waiting > 0:
             waiting -= 1
-            y, x = stack[waiting] // nx, stack[waiting] % nx
-            dx, dy = float(x - xs[k]), float(y - ys[k])
-            row[0] += 1
-            row[1] += dx
-            row[2] += dy
-            row[3] += dx * dx
-            row[4] += dy * dy
-            row[5] += dx * dy
-            row[6], row[7] = min(row[6], x), max(row[7], x)
+            y, low, high = stack[waiting]
+            _add_run(row, y - ys[k], low - xs[k], high - xs[k])
+            row[6], row[7] = min(row[6], low), max(row[7], high - 1)
             row[8], row[9] = min(row[8], y), max(row[9], y)
-            for j in range(max(0, y - 1), min(ny, y + 2)):
-                for i in range(max(0, x - 1), min(nx, x + 2)):
-                    if labels[j, i] == 0 and map_[j, i] > threshold:
-                        labels[j, i] = n_footprints
-                        stack[waiting] = j * nx + i
-                        waiting += 1
+            for j in (y - 1, y + 1):
+                if 0 <= j < ny:
+                    waiting = _touching(
+                        map_[j], labels[j], threshold, low, high, j, n_footprints, stack, waiting
+                    )
     return n_footprints
+
+
+@njit(cache=True)
+def _run(line: np.ndarray, threshold: float, x: int) -> tuple[int, int]:
+    """First and last + 1 of the pixels of a line about `x` that are above the threshold, and `x`
+    itself at least."""
+    low, high = x, x + 1
+    if line[x] > threshold:
+        while low > 0 and line[low - 1] > threshold:
+            low -= 1
+        while high < len(line) and line[high] > threshold:
+            high += 1
+    return low, high
+
+
+@njit(cache=True)
+def _touching(
+    line: np.ndarray,
+    labels: np.ndarray,
+    threshold: float,
+    low: int,
+    high: int,
+    y: int,
+    label: int,
+    stack: np.ndarray,
+    waiting: int,
+) -> int:
+    """Label the runs of line `y` that touch pixels low to high - 1 of the next one, and put them on
+    the stack; how many wait there."""
+    x, last = max(0, low - 1), min(len(line), high + 1)
+    while x < last:
+        if labels[x] != 0 or not line[x] > threshold:
+            x += 1
+            continue
+        first, end = _run(line, threshold, x)
+        stack[waiting, 0], stack[waiting, 1], stack[waiting, 2] = y, first, end
+        labels[first:end] = label
+        waiting += 1
+        x = end
+    return waiting
+
+
+@njit(cache=True)
+def _add_run(row: np.ndarray, dy: int, low: int, high: int) -> None:
+    """Add pixels (low, dy) to (high - 1, dy) to the sums of a footprint."""
+    n = high - low
+    # Sums of x and x^2 below x.
+    first = (high - 1) * high // 2 - (low - 1) * low // 2
+    second = _squares(high) - _squares(low)
+    row[0] += n
+    row[1] += first
+    row[2] += n * dy
+    row[3] += second
+    row[4] += n * dy * dy
+    row[5] += first * dy
+
+
+@njit(cache=True)
+def _squares(x: int) -> int:
+    """Sum of the squares of 0 to x - 1, as the polynomial that also holds for negative x."""
+    return (x - 1) * x * (2 * x - 1) // 6
 
 
 def _shapes(sums: np.ndarray, n_peaks: np.ndarray) -> np.ndarray:

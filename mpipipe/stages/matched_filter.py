@@ -17,6 +17,8 @@ from numba import njit
 
 _CLIP = 4.0
 _SAMPLES = 400_000
+_SPAN = 64
+"""Pixels of a line that are looked at together, most of them in vain."""
 
 
 @dataclass(frozen=True)
@@ -157,24 +159,55 @@ def _percentiles_apart(values: np.ndarray, low: float, high: float, fewest: int)
     return float(top - bottom)
 
 
+@njit(cache=True, fastmath={"contract"})
+def _add_pairs(
+    total: np.ndarray,
+    tap: np.float32,
+    near: np.ndarray,
+    far: np.ndarray,
+    other: np.float32,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
+    """Add two pairs of values with a weight each: sums are written half as often as one by one."""
+    for k in range(len(total)):
+        x = np.uint64(k)  # here and below unsigned, without a test for negative indices
+        total[x] += tap * (near[x] + far[x]) + other * (low[x] + high[x])
+
+
+@njit(cache=True)
+def _scale(values: np.ndarray, factor: np.float32, out: np.ndarray) -> None:
+    for k in range(len(out)):
+        x = np.uint64(k)
+        out[x] = factor * values[x]
+
+
 @njit(cache=True)
 def _sum_rows(
     ring: np.ndarray, first: int, taps: np.ndarray, padded: np.ndarray, out: np.ndarray
 ) -> None:
-    """One row of the separable sum: over the rows of `ring` from slot `first`, then along it."""
-    n_taps, nx = ring.shape
-    half = n_taps // 2
-    padded[:] = 0
-    for k in range(n_taps):
-        tap = taps[k]
-        row = ring[(first + k) % n_taps]
-        for x in range(nx):
-            padded[half + x] += tap * row[x]
-    out[:] = 0
-    for k in range(n_taps):
-        tap = taps[k]
-        for x in range(nx):
-            out[x] += tap * padded[x + k]
+    """One row of the separable sum: over the rows of `ring` from slot `first`, then along it.
+
+    The taps, an odd number of them, are symmetric. `padded` has `len(taps) // 2` zeros at each end.
+    """
+    n, nx = ring.shape
+    half = n // 2
+    sums = padded[half : half + nx]
+    _scale(ring[(first + half) % n], taps[half], sums)
+    for k in range(0, half, 2):
+        m = min(k + 1, half - 1)  # the last of an odd number of pairs stands alone
+        _add_pairs(
+            sums, taps[k], ring[(first + k) % n], ring[(first + n - 1 - k) % n],
+            taps[m] if m > k else np.float32(0), ring[(first + m) % n],
+            ring[(first + n - 1 - m) % n],
+        )  # fmt: skip
+    _scale(sums, taps[half], out)
+    for k in range(0, half, 2):
+        m = min(k + 1, half - 1)
+        _add_pairs(
+            out, taps[k], padded[k:], padded[n - 1 - k :],
+            taps[m] if m > k else np.float32(0), padded[m:], padded[n - 1 - m :],
+        )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy")
@@ -191,19 +224,28 @@ def _filter(
     half = n_taps // 2
     ring = np.zeros((n_taps, nx), np.float32)
     padded = np.zeros(nx + 2 * half, np.float32)
-    zero, one = np.float32(0), np.float32(1)
     for y in range(ny + half):
         row = ring[y % n_taps]
         if y >= ny:
-            row[:] = zero
+            row[:] = 0.0
         elif image is None:
-            for x in range(nx):
-                row[x] = zero if exclude[y, x] else one / variance[y, x]
+            _weigh(None, variance[y], exclude[y], row)
         else:
-            for x in range(nx):
-                row[x] = zero if exclude[y, x] else image[y, x] / variance[y, x]
+            _weigh(image[y], variance[y], exclude[y], row)
         if y >= half:
             _sum_rows(ring, (y + 1) % n_taps, taps, padded, out[y - half])  # from the oldest row
+
+
+@njit(cache=True, error_model="numpy")
+def _weigh(
+    image: np.ndarray | None, variance: np.ndarray, exclude: np.ndarray, out: np.ndarray
+) -> None:
+    """One row of image / variance, or of 1 / variance; 0 where it is excluded."""
+    zero, one = np.float32(0), np.float32(1)
+    for k in range(len(out)):
+        x = np.uint64(k)
+        value = (one if image is None else image[x]) / variance[x]
+        out[x] = zero if exclude[x] else value
 
 
 @njit(cache=True, error_model="numpy")
@@ -238,34 +280,48 @@ def _significance_above(
 
 
 @njit(cache=True)
+def _any_above(values: np.ndarray, threshold: float) -> bool:
+    """Whether some value may be above the threshold."""
+    n, limit = 0, np.float32(threshold)
+    for k in range(len(values)):
+        n += values[np.uint64(k)] >= limit
+    return n > 0
+
+
+@njit(cache=True)
+def _is_peak(map_: np.ndarray, y: int, x: int, half: int) -> bool:
+    """Whether no neighbour is higher; of equal ones the first in reading order counts."""
+    ny, nx = map_.shape
+    value = map_[y, x]
+    for j in range(max(0, y - half), min(ny, y + half + 1)):
+        for i in range(max(0, x - half), min(nx, x + half + 1)):
+            other = map_[j, i]
+            earlier = j < y or (j == y and i < x)
+            if other > value or (earlier and other == value):
+                return False
+    return True
+
+
+@njit(cache=True)
 def _scan_peaks(
     map_: np.ndarray, threshold: float, half: int, ys: np.ndarray, xs: np.ndarray
 ) -> int:
     """Maxima above `threshold` in windows of half width `half`; how many there are.
 
-    Of equal neighbours the first in reading order counts. Fills `ys`, `xs` as far as they reach.
+    Fills `ys`, `xs` as far as they reach.
     """
     ny, nx = map_.shape
     n = 0
     for y in range(ny):
-        for x in range(nx):
-            value = map_[y, x]
-            if not value > threshold:
+        for first in range(0, nx, _SPAN):
+            last = min(first + _SPAN, nx)
+            if not _any_above(map_[y, first:last], threshold):
                 continue
-            is_peak = True
-            for j in range(max(0, y - half), min(ny, y + half + 1)):
-                for i in range(max(0, x - half), min(nx, x + half + 1)):
-                    other = map_[j, i]
-                    earlier = j < y or (j == y and i < x)
-                    if other > value or (earlier and other == value):
-                        is_peak = False
-                        break
-                if not is_peak:
-                    break
-            if is_peak:
-                if n < len(ys):
-                    ys[n], xs[n] = y, x
-                n += 1
+            for x in range(first, last):
+                if map_[y, x] > threshold and _is_peak(map_, y, x, half):
+                    if n < len(ys):
+                        ys[n], xs[n] = y, x
+                    n += 1
     return n
 
 

@@ -29,23 +29,53 @@ MIN_GOOD = 0.1
 def _clipped_moments(values: np.ndarray, n: int) -> tuple[float, float]:
     """Mean and standard deviation of values[:n] after clipping four times at 3 sigma."""
     low, high = -np.inf, np.inf
-    mean, sigma = 0.0, 0.0
+    origin, sigma = float(values[0]), 0.0
     for _ in range(5):
-        total, squares, count = 0.0, 0.0, 0
-        for i in range(n):
-            value = values[i]
-            if low <= value <= high:
-                value -= values[0]  # differences to one of them keep the sum of squares accurate
-                total += value
-                squares += value * value
-                count += 1
+        # Differences to something near the mean keep the sums of single precision accurate.
+        total, squares, count = _sums_within(values, n, origin, low, high)
         if count == 0:
             break
         mean = total / count
         sigma = np.sqrt(max(squares / count - mean * mean, 0.0))
-        mean += values[0]
-        low, high = mean - 3 * sigma, mean + 3 * sigma
-    return mean, sigma
+        origin += mean
+        low, high = -3 * sigma, 3 * sigma
+    return origin, sigma
+
+
+@njit(cache=True, fastmath={"reassoc", "nsz", "contract"})
+def _sums_within(
+    values: np.ndarray, n: int, origin: float, low: float, high: float
+) -> tuple[float, float, float]:
+    """Sum, sum of squares and number of what lies between two limits, counted from `origin`; on
+    vectors."""
+    middle, bottom, top = np.float32(origin), np.float32(low), np.float32(high)
+    zero, unit = np.float32(0), np.float32(1)
+    total = squares = count = zero
+    for k in range(n):
+        value = values[np.uint64(k)] - middle  # unsigned: no test for negative indices
+        kept, one = (value, unit) if bottom <= value else (zero, zero)
+        kept, one = (kept, one) if value <= top else (zero, zero)
+        total += kept
+        squares += kept * kept
+        count += one
+    return float(total), float(squares), float(count)
+
+
+@njit(cache=True)
+def _count(
+    values: np.ndarray, n: int, start: float, step: float, bins: np.ndarray, counts: np.ndarray
+) -> None:
+    """Histogram of values[:n]; the first and the last bin are of what lies outside."""
+    low, scale = np.float32(start), np.float32(1 / step)
+    zero, most = np.float32(0), np.float32(len(counts) - 1)
+    for k in range(n):
+        i = np.uint64(k)
+        place = (values[i] - low) * scale + np.float32(1)
+        place = place if place > zero else zero
+        bins[i] = np.int32(place if place < most else most)
+    counts[:] = 0.0
+    for k in range(n):
+        counts[np.uint64(bins[np.uint64(k)])] += 1.0
 
 
 @njit(cache=True)
@@ -98,14 +128,16 @@ def _cells(
         largest_x = max(largest_x, x_edges[i + 1] - x_edges[i])
     values = np.empty(largest_y * largest_x, np.float32)
     n_bins = _BINS[0] if len(values) <= _SMALL else _BINS[1]
-    counts = np.empty(n_bins, np.int64)
+    counts, bins = np.empty(n_bins + 2), np.empty(len(values), np.int32)
     for j in range(len(y_edges) - 1):
         for i in range(len(x_edges) - 1):
             n = 0
             for y in range(y_edges[j], y_edges[j + 1]):
-                for x in range(x_edges[i], x_edges[i + 1]):
-                    values[n] = image[y, x]
-                    n += 0 if exclude[y, x] else 1
+                line, excluded = image[y], exclude[y]
+                for k in range(x_edges[i], x_edges[i + 1]):
+                    x = np.uint64(k)
+                    values[np.uint64(n)] = line[x]
+                    n += not excluded[x]
             size = (y_edges[j + 1] - y_edges[j]) * (x_edges[i + 1] - x_edges[i])
             good[j, i] = n / size
             if n == 0:
@@ -116,12 +148,8 @@ def _cells(
                 level[j, i], sigma[j, i] = centre, 0.0
                 continue
             start, step = centre - _REACH * width, 2 * _REACH * width / n_bins
-            counts[:] = 0
-            for k in range(n):
-                place = (values[k] - start) / step
-                if 0 <= place < n_bins:
-                    counts[int(place)] += 1
-            level[j, i], sigma[j, i] = _histogram_level(counts, start, step)
+            _count(values, n, start, step, bins, counts)
+            level[j, i], sigma[j, i] = _histogram_level(counts[1:-1], start, step)
 
 
 def _fill(values: np.ndarray, good: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ _LEAST_GOOD = 0.5
 _SMALL, _STRIPS = 2.5, 16
 _ALL_OF_PIXEL = 0.7072
 """A pixel whose centre is this far from the rim lies on one side of it."""
-_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -96,35 +95,37 @@ def circles(
 
 
 @njit(cache=True, error_model="numpy")
-def _share(dx: float, dy: float, radius: float) -> float:
-    """Share of the pixel whose centre lies at (dx, dy) that is inside a circle about (0, 0).
+def _shares(dx: np.ndarray, dy: np.ndarray, radius: float, out: np.ndarray) -> None:
+    """Shares of pixels on the rim of a circle about (0, 0) that are inside; centres at (dx, dy).
 
     That of the half plane beside the chord which has the arc's mean distance: right to 0.005 where
     the radius is 2.5 pixels, and better for larger ones. Smaller circles are summed in strips.
     """
-    distance = np.sqrt(dx * dx + dy * dy)
-    depth = radius - distance
-    if abs(depth) > _ALL_OF_PIXEL:
-        return 1.0 if depth > 0 else 0.0
     if radius < _SMALL:
-        return _strips(dx, dy, radius)
-    # The chord's normal is (a, b), a >= b >= 0; few divisions, which are what costs time here.
-    unit = 1 / distance
-    a, b = max(abs(dx), abs(dy)) * unit, min(abs(dx), abs(dy)) * unit
-    flat, far, by_a = 0.5 * (a - b), 0.5 * (a + b), 1 / a
-    t = min(abs(depth), far)
-    # Ends of the chord from where the radius meets it, on opposite sides of the pixel or about a
-    # corner; the arc's mean distance from the tangent there is that of their mean square.
-    first = (0.5 - t * b) * by_a
-    if t <= flat:
-        second = (-0.5 - t * b) * by_a
-    else:
-        second = (t * a - 0.5) / b
-    depth -= (first * first + first * second + second * second) / (6 * radius)
-    if abs(depth) <= flat:
-        return 0.5 + depth * by_a
-    corner = (far - abs(depth)) ** 2 * by_a / (2 * b) if abs(depth) < far else 0.0
-    return 1 - corner if depth > 0 else corner
+        for k in range(len(out)):
+            out[k] = _strips(dx[k], dy[k], radius)
+        return
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    rim, bend = np.float32(radius), np.float32(1 / (6 * radius))
+    for k in range(len(out)):
+        i = np.uint64(k)  # here and below unsigned, without a test for negative indices
+        u, v = abs(dx[i]), abs(dy[i])
+        distance = np.sqrt(u * u + v * v)
+        # The chord's normal is (a, b), a >= b >= 0.
+        unit = one / distance
+        a, b = max(u, v) * unit, min(u, v) * unit
+        flat, far, by_a, by_b = half * (a - b), half * (a + b), one / a, one / b
+        depth = rim - distance
+        t = min(abs(depth), far)
+        # Ends of the chord from where the radius meets it, on opposite sides of the pixel or about
+        # a corner; the arc's mean distance from the tangent there is that of their mean square.
+        first = (half - t * b) * by_a
+        second = (-half - t * b) * by_a if t <= flat else (t * a - half) * by_b
+        depth -= (first * first + first * second + second * second) * bend
+        over = far - abs(depth)
+        corner = half * over * over * by_a * by_b if over > zero else zero
+        cut = one - corner if depth > zero else corner
+        out[i] = half + depth * by_a if abs(depth) <= flat else cut
 
 
 @njit(cache=True)
@@ -138,21 +139,6 @@ def _strips(dx: float, dy: float, radius: float) -> float:
             height = np.sqrt(square)
             total += max(min(height, dy + 0.5) - max(-height, dy - 0.5), 0.0)
     return total / _STRIPS
-
-
-@njit(cache=True)
-def _zones(radii: np.ndarray) -> np.ndarray:
-    """What distances tell, in steps of 1 / _STEPS pixel: k where a pixel is wholly inside circle k
-    and outside those before; -1 where the rim of a circle may cross it."""
-    zones = np.full(int((radii[-1] + _ALL_OF_PIXEL) * _STEPS) + 2, len(radii), np.int64)
-    for cell in range(len(zones)):
-        near, far = cell / _STEPS, (cell + 1) / _STEPS
-        for r in range(len(radii) - 1, -1, -1):
-            if far < radii[r] - _ALL_OF_PIXEL:
-                zones[cell] = r
-            elif near <= radii[r] + _ALL_OF_PIXEL:
-                zones[cell] = -1
-    return zones
 
 
 @njit(cache=True, error_model="numpy")
@@ -170,64 +156,105 @@ def _sum_circles(
     good: np.ndarray,
 ) -> None:
     """Add up flux, sky variance and usable area of every source and circle."""
-    ny, nx = residual.shape
-    half = models.shape[1] // 2
-    n = len(radii)
     reach = int(radii[-1]) + 2
-    zones = _zones(radii)
-    # Of pixels that are wholly in a circle and not in the one before, and of circles' rims.
-    whole, rims = np.empty((n + 1, 3)), np.empty((n, 3))
+    side = 2 * reach + 1
+    values = np.empty((3, side, side), np.float32)
+    below = np.zeros((3, side, side + 1))
+    rim = np.empty((6, 16 * reach), np.float32)
     for k in range(len(xs)):
         # As `Psf.images` places them: halves to even.
-        mx, my = int(np.round(xs[k])), int(np.round(ys[k]))
-        whole[:], rims[:] = 0.0, 0.0
-        for y in range(max(0, my - reach), min(ny, my + reach + 1)):
-            dy, j = y - ys[k], y - my + half
-            for x in range(max(0, mx - reach), min(nx, mx + reach + 1)):
-                dx = x - xs[k]
-                distance = np.sqrt(dx * dx + dy * dy)
-                cell = int(distance * _STEPS)
-                if cell >= len(zones):
-                    continue
-                value, v, known = 0.0, 0.0, 0.0
-                if not unusable[y, x]:
-                    value, v, known = residual[y, x], variance[y, x], 1.0
-                i = x - mx + half
-                if 0 <= j <= 2 * half and 0 <= i <= 2 * half:
-                    value += own[k] * models[k, j, i]
-                inner = zones[cell]
-                if inner < 0:
-                    inner = _add_rims(rims, radii, dx, dy, distance, value, v, known)
-                whole[inner, 0] += value
-                whole[inner, 1] += v
-                whole[inner, 2] += known
-        for r in range(n):
-            flux[k, r] = whole[: r + 1, 0].sum() + rims[r, 0]
-            noise[k, r] = whole[: r + 1, 1].sum() + rims[r, 1]
-            good[k, r] = whole[: r + 1, 2].sum() + rims[r, 2]
+        x0, y0 = int(np.round(xs[k])) - reach, int(np.round(ys[k])) - reach
+        _window(residual, variance, unusable, models[k], own[k], x0, y0, values, below)
+        for r in range(len(radii)):
+            flux[k, r], noise[k, r], good[k, r] = _circle(
+                values, below, xs[k] - x0, ys[k] - y0, radii[r], rim
+            )
 
 
 @njit(cache=True)
-def _add_rims(
-    rims: np.ndarray,
-    radii: np.ndarray,
-    dx: float,
-    dy: float,
-    distance: float,
-    value: float,
-    v: float,
-    known: float,
-) -> int:
-    """Add a pixel to circles whose rims cross it; the first circle that it is wholly inside of."""
-    for r in range(len(radii)):
-        if distance < radii[r] - _ALL_OF_PIXEL:
-            return r
-        if distance <= radii[r] + _ALL_OF_PIXEL:
-            share = _share(dx, dy, radii[r])
-            rims[r, 0] += share * value
-            rims[r, 1] += share * share * v
-            rims[r, 2] += share * known
-    return len(radii)
+def _window(
+    residual: np.ndarray,
+    variance: np.ndarray,
+    unusable: np.ndarray,
+    model: np.ndarray,
+    own: float,
+    x0: int,
+    y0: int,
+    values: np.ndarray,
+    below: np.ndarray,
+) -> None:
+    """Copy light, sky variance and usability (1 or 0) of pixels from (x0, y0) on into `values`,
+    and their sums along each line, before each pixel, into `below`."""
+    ny, nx = residual.shape
+    side, half = values.shape[1], model.shape[0] // 2
+    margin = side // 2 - half  # of the window about the model, or the other way round
+    zero, one, by = np.float32(0), np.float32(1), np.float32(own)
+    low, high = min(max(0, -x0), side), max(0, min(side, nx - x0))
+    inner, outer = max(margin, 0), min(side - margin, side)
+    for j in range(side):
+        light, noise, known = values[0, j], values[1, j], values[2, j]
+        if not (low == 0 and high == side and 0 <= y0 + j < ny):
+            light[:], noise[:], known[:] = 0.0, 0.0, 0.0
+        if 0 <= y0 + j < ny and low < high:
+            pixels, sky, bad = residual[y0 + j], variance[y0 + j], unusable[y0 + j]
+            for k in range(low, high):
+                i, m = np.uint64(k), np.uint64(x0 + k)
+                light[i] = zero if bad[m] else pixels[m]
+                noise[i] = zero if bad[m] else sky[m]
+                known[i] = zero if bad[m] else one
+            if inner <= j < outer:
+                line = model[j - margin]
+                for k in range(max(inner, low), min(outer, high)):
+                    light[np.uint64(k)] += by * line[np.uint64(k - margin)]
+        for c in range(3):
+            total = 0.0
+            for x in range(side):
+                total += values[c, j, x]
+                below[c, j, x + 1] = total
+
+
+@njit(cache=True)
+def _circle(
+    values: np.ndarray, below: np.ndarray, x: float, y: float, radius: float, rim: np.ndarray
+) -> tuple[float, float, float]:
+    """Light, sky variance and usable area inside a circle about (x, y) of the window.
+
+    Of pixels wholly inside the sums along lines are there; those on the rim are collected, and
+    count by their share. `rim` is scratch: dx, dy, share, and the three values.
+    """
+    side = values.shape[1]
+    light = noise = known = 0.0
+    n = 0
+    for j in range(side):
+        dy = j - y
+        room = (radius + _ALL_OF_PIXEL) ** 2 - dy * dy
+        if room < 0:
+            continue
+        span = np.sqrt(room)
+        low, high = max(0, int(np.ceil(x - span))), min(side - 1, int(np.floor(x + span))) + 1
+        first = last = high
+        hole = (radius - _ALL_OF_PIXEL) ** 2 - dy * dy
+        if hole > 0 and radius > _ALL_OF_PIXEL:
+            span = np.sqrt(hole)
+            first, last = max(low, int(np.ceil(x - span))), min(high, int(np.floor(x + span)) + 1)
+            if last > first:
+                light += below[0, j, last] - below[0, j, first]
+                noise += below[1, j, last] - below[1, j, first]
+                known += below[2, j, last] - below[2, j, first]
+            else:
+                first = last = high
+        for begin, end in ((low, first), (last, high)):
+            for i in range(begin, end):
+                rim[0, n], rim[1, n] = i - x, dy
+                rim[3, n], rim[4, n], rim[5, n] = values[0, j, i], values[1, j, i], values[2, j, i]
+                n += 1
+    _shares(rim[0, :n], rim[1, :n], radius, rim[2, :n])
+    for k in range(n):
+        share = float(rim[2, k])
+        light += share * rim[3, k]
+        noise += share * share * rim[4, k]
+        known += share * rim[5, k]
+    return light, noise, known
 
 
 def noise_factors(
@@ -248,7 +275,7 @@ def noise_factors(
     if len(y) < _LEAST_BLANK:
         return NoiseFactors(radius, np.full(len(radius), max(map_width, 1.0)), 0)
     nothing = np.zeros(len(y))
-    sums = circles(image, planes, np.zeros((len(y), 1, 1)), x, y, nothing, radius)
+    sums = circles(image, planes, np.zeros((len(y), 1, 1), np.float32), x, y, nothing, radius)
     factors = []
     for flux, error, cut in zip(*(one.T for one in sums), strict=True):
         sound = ~cut & (error > 0)

@@ -88,7 +88,12 @@ def detection_map(
 def _local_light(image: np.ndarray, exclude: np.ndarray, mesh: int) -> np.ndarray | None:
     """The local background where it is above 0, as holes are those of noise; None without any."""
     found, filled = mesh_background(image, exclude, mesh)
-    return np.maximum(found.image(), 0) if filled < 1.0 else None
+    if filled == 1.0:
+        return None
+    surface = np.empty(image.shape, np.float32)
+    for first, band in found.bands():
+        np.maximum(band, 0, out=surface[first : first + len(band)])
+    return surface
 
 
 def _noise(

@@ -123,23 +123,25 @@ def _take_off(
     """Measure and subtract one halo after the other."""
     n = len(limits) - 1
     radius = 0.5 * (limits[1:] + limits[:-1])
+    table, middles = ring_table(limits), ring_table(radius)
     widest = int(limits[n]) + 2
     values = np.empty((n, 8 * widest * (int(limits[n] - limits[n - 1]) + 2)))
     for k in range(len(xs)):
         # As far as it turns out to reach.
-        rings = min(int(np.searchsorted(limits, 2.0 * max(inner[k], 0) + 16.0)), n)
+        rings = min(int(np.searchsorted(limits, 1.5 * max(inner[k], 0) + 4.0)), n)
         while True:
             far = limits[rings]
             ends = _profile(
-                residual, unknown, xs[k], ys[k], inner[k], limits, rings, values, least, light[k]
-            )
+                residual, unknown, xs[k], ys[k], inner[k], limits, table, rings, values, least,
+                light[k],
+            )  # fmt: skip
             if ends or rings == n:
                 break
-            rings = min(int(np.searchsorted(limits, 2 * far)), n)
+            rings = min(int(np.searchsorted(limits, 1.5 * far)), n)
         brightest = np.argmax(light[k])
         light[k, :brightest] = light[k, brightest]  # within, nothing is known
         if light[k, 0] > 0:
-            _subtract(residual, xs[k], ys[k], far, radius, light[k], inner[k])
+            _subtract(residual, xs[k], ys[k], far, radius, middles, light[k], inner[k])
 
 
 @njit(cache=True, error_model="numpy")
@@ -150,6 +152,7 @@ def _profile(
     y0: float,
     inner: int,
     limits: np.ndarray,
+    table: np.ndarray,
     rings: int,
     values: np.ndarray,
     least: float,
@@ -161,12 +164,19 @@ def _profile(
     far = int(limits[rings]) + 1
     count = np.zeros(rings, np.int64)
     for y in range(max(0, my - far), min(ny, my + far + 1)):
-        for x in range(max(0, mx - far), min(nx, mx + far + 1)):
-            if unknown[y, x] or max(abs(x - mx), abs(y - my)) <= inner:
+        rest = limits[rings] ** 2 - (y - y0) ** 2
+        if rest <= 0:
+            continue
+        low, high = int(np.ceil(x0 - np.sqrt(rest))), int(np.floor(x0 + np.sqrt(rest)))
+        for x in range(max(0, low), min(nx, high + 1)):
+            if abs(x - mx) <= inner and abs(y - my) <= inner or unknown[y, x]:
                 continue
-            r = np.hypot(x - x0, y - y0)
+            r = np.sqrt((x - x0) ** 2 + (y - y0) ** 2)
             if limits[0] <= r < limits[rings]:
-                at = np.searchsorted(limits, r, side="right") - 1
+                after = table[int(r)]
+                if limits[after] <= r:
+                    after += 1
+                at = after - 1
                 values[at, count[at]] = residual[y, x]
                 count[at] += 1
     light[:] = 0.0
@@ -183,15 +193,39 @@ def _profile(
 
 
 @njit(cache=True)
-def halo_at(r: float, radius: np.ndarray, light: np.ndarray) -> float:
-    """Brightness of a halo at a radius, between rings linearly."""
+def ring_table(limits: np.ndarray) -> np.ndarray:
+    """For whole numbers of pixels up to the last limit: the first limit that is not less.
+
+    Limits are more than a pixel apart: that of a radius is the one of its whole pixels, or the
+    next.
+    """
+    table = np.empty(int(limits[-1]) + 2, np.int64)
+    for whole in range(len(table)):
+        table[whole] = np.searchsorted(limits, whole)
+    return table
+
+
+@njit(cache=True)
+def halo_at(r: float, radius: np.ndarray, table: np.ndarray, light: np.ndarray) -> float:
+    """Brightness of a halo at a radius, between rings linearly; `table` is that of `radius`."""
     if r <= radius[0]:
         return float(light[0])
-    ring = np.searchsorted(radius, r)
-    if ring >= len(radius):
+    if r > radius[-1]:
         return 0.0
+    ring = table[int(r)]
+    if radius[ring] < r:
+        ring += 1
     share = (r - radius[ring - 1]) / (radius[ring] - radius[ring - 1])
     return float((1 - share) * light[ring - 1] + share * light[ring])
+
+
+@njit(cache=True)
+def halo_end(radius: np.ndarray, light: np.ndarray) -> float:
+    """Radius from which on there is no light."""
+    last = len(light)
+    while last > 0 and light[last - 1] == 0.0:
+        last -= 1
+    return float(radius[min(last, len(radius) - 1)])
 
 
 @njit(cache=True)
@@ -201,12 +235,14 @@ def _subtract(
     y0: float,
     reach: float,
     radius: np.ndarray,
+    table: np.ndarray,
     light: np.ndarray,
     inner: int,
 ) -> None:
     ny, nx = residual.shape
-    mx, my, far = int(np.round(x0)), int(np.round(y0)), int(reach) + 1
+    mx, my = int(np.round(x0)), int(np.round(y0))
+    far = int(min(reach, halo_end(radius, light))) + 1
     for y in range(max(0, my - far), min(ny, my + far + 1)):
         for x in range(max(0, mx - far), min(nx, mx + far + 1)):
             if max(abs(x - mx), abs(y - my)) > inner:
-                residual[y, x] -= halo_at(np.hypot(x - x0, y - y0), radius, light)
+                residual[y, x] -= halo_at(np.hypot(x - x0, y - y0), radius, table, light)

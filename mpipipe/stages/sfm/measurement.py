@@ -26,6 +26,7 @@ from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
 from mpipipe.data.schema import Column
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.sfm.apertures import NoiseFactors
 from mpipipe.stages.sfm.deep_detections import DeepDetections
 from mpipipe.stages.sfm.halos import take_off_halos
@@ -50,8 +51,8 @@ class Scene:
         (ny, nx) float32: `image` with the PSF models of all sources taken off.
     planes
         Unusable pixels, variance of sky and read noise, seeing.
-    psf
-        The model.
+    models
+        Images of the PSF at the sources.
     factors
         By what sums of pixels scatter more than white noise would.
     detections
@@ -62,9 +63,14 @@ class Scene:
     image: np.ndarray
     residual: np.ndarray
     planes: MeasurementPlanes
-    psf: Psf
+    models: PsfModels
     factors: NoiseFactors
     detections: DeepDetections | None
+
+    @property
+    def psf(self) -> Psf:
+        """The model of the PSF."""
+        return self.models.psf
 
     @cached_property
     def psf_shapes(self) -> PsfShapes:
@@ -78,7 +84,7 @@ class Scene:
         unknown |= ~(planes.variance > 0)
         discs = extended_discs(planes, self.psf.fwhm, src)
         residual, halos = take_off_halos(self.residual, unknown, sky_noise(planes), self.psf, src)
-        return Ground(residual, planes, unknown, self.psf, discs, halos)
+        return Ground(residual, planes, unknown, self.models, discs, halos)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import numpy as np
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.psf import Psf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.psf_photometry import (
     blended_photometry,
-    subtract_sources,
+    subtract_models,
     usable_pixels,
     with_correlated_noise,
 )
@@ -81,6 +82,7 @@ def make_scene(
 ) -> Scene:
     """The scene of sources whose PSF fluxes are known; `map_width` as in `fit_psfs`."""
     image = np.where(planes.unusable, np.float32(0), calexp.image)
-    residual = subtract_sources(image, psf, src["x"], src["y"], src["psfInstFlux"])
+    models = PsfModels(psf, len(src))
+    residual = subtract_models(image, models, src["x"], src["y"], src["psfInstFlux"])
     factors = noise_factors(image, calexp.mask, planes, map_width)
-    return Scene(calexp, image, residual, planes, psf, factors, detections)
+    return Scene(calexp, image, residual, planes, models, factors, detections)

@@ -58,11 +58,11 @@ def _turn_shapes(rows: np.ndarray, calexp: Exposure, src: np.ndarray, fwhm: floa
     if jacobian is None:
         jacobian = np.full((len(src), 2, 2), np.nan)
     jacobian = jacobian * _MAS
-    scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
+    a, b, c, d = jacobian[:, 0, 0], jacobian[:, 0, 1], jacobian[:, 1, 0], jacobian[:, 1, 1]
+    scale = np.sqrt(np.abs(a * d - b * c))  # NaN where there is no WCS; linalg.det would raise
     rows["fwhm"] = fwhm * scale
     for name in _RADII:
         rows[name] = src[name] * scale
-    a, b, c, d = jacobian[:, 0, 0], jacobian[:, 0, 1], jacobian[:, 1, 0], jacobian[:, 1, 1]
     for xx, yy, xy in (("ixx", "iyy", "ixy"), ("psfIxx", "psfIyy", "psfIxy")):
         ixx, iyy, ixy = (src[name].astype(np.float64) for name in (xx, yy, xy))
         rows[xx] = a * a * ixx + 2.0 * a * b * ixy + b * b * iyy

@@ -23,7 +23,7 @@ from mpipipe.data.mask import DTYPE, VALUE, bits, is_set
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.stages.detections import are_streaks
-from mpipipe.stages.footprints import grow_footprints, spread_footprints
+from mpipipe.stages.footprints import grow_footprints, set_planes, spread_footprints
 from mpipipe.stages.matched_filter import find_peaks
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.near import planes_near
@@ -252,9 +252,7 @@ def _with_footprints(
 def _mark(mask: np.ndarray, found: DeepDetections) -> None:
     """Set the planes of detected pixels; in place."""
     values = np.where(found.streak, bits("DETECTED", "DETECTED_STREAK"), VALUE["DETECTED"])
-    inside = np.flatnonzero(found.labels)
-    flat = mask.reshape(-1)
-    flat[inside] |= values.astype(DTYPE)[found.labels.reshape(-1)[inside] - 1]
+    set_planes(mask, found.labels, values.astype(DTYPE))
 
 
 def _negative(calexp: Exposure, map_: DetectionMap, config: SourceDetectionConfig) -> int:
@@ -263,6 +261,7 @@ def _negative(calexp: Exposure, map_: DetectionMap, config: SourceDetectionConfi
     values = -map_.values
     y, x = find_peaks(values, limit, config.separation)
     if len(y):
-        labels, _, _ = grow_footprints(values, limit, y, x)
-        calexp.mask[labels > 0] |= DTYPE(VALUE["DETECTED_NEGATIVE"])
+        labels, _, footprints = grow_footprints(values, limit, y, x)
+        value = np.full(len(footprints), VALUE["DETECTED_NEGATIVE"], DTYPE)
+        set_planes(calexp.mask, labels, value)
     return len(y)

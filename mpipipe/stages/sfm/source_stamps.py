@@ -19,9 +19,9 @@ import numpy as np
 from numba import njit
 
 from mpipipe.data.pixel_shift import copy_row
-from mpipipe.data.psf import Psf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.sfm.halos import Halos, halo_at
+from mpipipe.stages.psf_models import PsfModels
+from mpipipe.stages.sfm.halos import Halos, halo_at, halo_end, ring_table
 
 _PIECE = 128
 HALVES = (4.0, 8.0, 14.0)
@@ -83,8 +83,8 @@ class Ground:
         Of the exposure.
     unknown
         (ny, nx) bool: pixels that tell nothing: unusable, saturated, or without a variance.
-    psf
-        The model.
+    models
+        Images of the PSF at all sources.
     discs
         About extended sources.
     halos
@@ -94,7 +94,7 @@ class Ground:
     residual: np.ndarray
     planes: MeasurementPlanes
     unknown: np.ndarray
-    psf: Psf
+    models: PsfModels
     discs: Discs
     halos: Halos
 
@@ -112,7 +112,7 @@ class Stamps:
     x, y
         Where the source is, pixels from the middle of the stamp's middle pixel.
     models
-        (n, size, size) float64 images of the PSF, in the same middle pixels.
+        (n, size, size) float32 images of the PSF, in the same middle pixels.
     """
 
     light: np.ndarray
@@ -146,19 +146,20 @@ class Piece:
 
     @cached_property
     def models(self) -> np.ndarray:
-        """(n, size, size) float64 images of the PSF."""
+        """(n, size, size) float32 images of the PSF."""
         return self._draw(np.arange(len(self.x)))
 
     def _draw(self, rows: np.ndarray) -> np.ndarray:
         x, y = self.x[rows], self.y[rows]
         lost = x < -1e5
-        return self.ground.psf.images(np.where(lost, 0.0, x), np.where(lost, 0.0, y))
+        x, y = np.where(lost, 0.0, x), np.where(lost, 0.0, y)
+        return self.ground.models.at(self.first + rows, x, y)
 
     @cached_property
     def common(self) -> Stamps:
         """Stamps of all rows, of the first of `HALVES`."""
         rows = np.arange(len(self.x))
-        return self._cut(rows, int(np.ceil(HALVES[0] * self.ground.psf.fwhm)), self.models)
+        return self._cut(rows, int(np.ceil(HALVES[0] * self.ground.models.psf.fwhm)), self.models)
 
     def stamps(self, rows: np.ndarray, half: int) -> Stamps:
         """Stamps of some rows.
@@ -186,7 +187,7 @@ class Piece:
         for half in HALVES[1:]:
             rows = np.flatnonzero(wants_more())
             if len(rows):
-                yield rows, self.stamps(rows, int(np.ceil(half * self.ground.psf.fwhm)))
+                yield rows, self.stamps(rows, int(np.ceil(half * self.ground.models.psf.fwhm)))
 
     def _cut(self, rows: np.ndarray, half: int, models: np.ndarray) -> Stamps:
         ground, discs = self.ground, self.ground.discs
@@ -322,6 +323,7 @@ def _cut_all(
 ) -> None:
     """Copy the pixels, add the source's own light, hide the discs, mirror what is missing."""
     halo_of, radius, profiles, inner = halos
+    table = ring_table(radius)
     size = light.shape[1]
     half = size // 2
     for k in range(len(xs)):
@@ -333,7 +335,7 @@ def _cut_all(
         _add_model(light[k], models[k], own[k])
         halo = halo_of[rows[k]]
         if halo >= 0 and half > inner[halo]:
-            _add_halo(light[k], xs[k] - x0, ys[k] - y0, radius, profiles[halo], inner[halo])
+            _add_halo(light[k], xs[k] - x0, ys[k] - y0, radius, table, profiles[halo], inner[halo])
         missing += hide_discs(known[k], rows[k], xs[k], ys[k], x0, y0, discs, shape, cell)
         if missing > 0:
             turn_x, turn_y = int(np.round(2 * xs[k])) - 2 * x0, int(np.round(2 * ys[k])) - 2 * y0
@@ -385,25 +387,34 @@ def _turn(unknown: np.ndarray, known: np.ndarray) -> int:
 @njit(cache=True)
 def _add_model(light: np.ndarray, model: np.ndarray, flux: float) -> None:
     """Add the source's model to its stamp; both have the same middle pixel."""
-    reach = min(light.shape[0], model.shape[0]) // 2
+    reach, by_flux = min(light.shape[0], model.shape[0]) // 2, np.float32(flux)
     to, by = light.shape[0] // 2 - reach, model.shape[0] // 2 - reach
     for j in range(2 * reach + 1):
         target, source = light[to + j, to:], model[by + j, by:]
         for m in range(2 * reach + 1):
             i = np.uint64(m)
-            target[i] += flux * source[i]
+            target[i] += by_flux * source[i]
 
 
 @njit(cache=True)
 def _add_halo(
-    light: np.ndarray, x: float, y: float, radius: np.ndarray, profile: np.ndarray, inner: int
+    light: np.ndarray,
+    x: float,
+    y: float,
+    radius: np.ndarray,
+    table: np.ndarray,
+    profile: np.ndarray,
+    inner: int,
 ) -> None:
     """Add the source's halo to its stamp, outside the square of its model."""
     size = light.shape[0]
-    for j in range(size):
-        for i in range(size):
+    end = halo_end(radius, profile)
+    first_j, last_j = max(0, int(y - end)), min(size, int(y + end) + 2)
+    first_i, last_i = max(0, int(x - end)), min(size, int(x + end) + 2)
+    for j in range(first_j, last_j):
+        for i in range(first_i, last_i):
             if max(abs(i - size // 2), abs(j - size // 2)) > inner:
-                light[j, i] += halo_at(np.hypot(i - x, j - y), radius, profile)
+                light[j, i] += halo_at(np.hypot(i - x, j - y), radius, table, profile)
 
 
 @njit(cache=True)

@@ -159,7 +159,9 @@ class RoundPsf(Psf):
     def size(self) -> int:
         raise NotImplementedError
 
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         raise NotImplementedError
 
     def moments(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from mpipipe.data.guess_psf import GuessPsf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.seeing import default_seeing
 from mpipipe.stages.sfm.halos import take_off_halos
 from mpipipe.stages.sfm.source_stamps import Ground, Piece, extended_discs
@@ -60,7 +61,9 @@ def test_the_own_stamp_keeps_its_halo(unknown: np.ndarray) -> None:
     src = source(100.3, 98.7, 1e9)
     left, halos = take_off_halos(light, unknown, NOISE, PSF, src)
     planes = MeasurementPlanes(unknown, np.full(SHAPE, NOISE**2, np.float32), default_seeing(FWHM))
-    ground = Ground(left, planes, unknown, PSF, extended_discs(planes, FWHM, src), halos)
+    ground = Ground(
+        left, planes, unknown, PsfModels(PSF, len(src)), extended_discs(planes, FWHM, src), halos
+    )
     src["psfInstFlux"] = 0  # without the model
     stamp = Piece(ground, src, 0).stamps(np.array([0]), 40).light[0]
     np.testing.assert_allclose(stamp, light[59:140, 60:141], rtol=1e-4, atol=1e-3)

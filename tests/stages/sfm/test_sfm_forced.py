@@ -248,11 +248,13 @@ def test_it_can_be_switched_off() -> None:
 class Gaussian:
     """Just what `solve_close` asks of a PSF."""
 
-    def images(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def images(
+        self, x: np.ndarray, y: np.ndarray, dtype: type[np.floating] = np.float64
+    ) -> np.ndarray:
         stamps = np.zeros((len(x), 21, 21))
         for stamp, one, other in zip(stamps, x, y, strict=True):
             add_moffat(stamp, 10 + one - np.round(one), 10 + other - np.round(other), 1.0, 3.0)
-        return stamps
+        return stamps.astype(dtype)
 
 
 def test_close_groups_get_the_fluxes_of_least_squares() -> None:

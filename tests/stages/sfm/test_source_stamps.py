@@ -7,6 +7,7 @@ import pytest
 
 from mpipipe.data.guess_psf import GuessPsf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.seeing import default_seeing
 from mpipipe.stages.sfm.halos import Halos
 from mpipipe.stages.sfm.source_stamps import Ground, Piece, extended_discs, pieces
@@ -36,7 +37,14 @@ def ground(src: np.ndarray, unknown: np.ndarray | None = None) -> Ground:
     given = np.zeros(SHAPE, bool) if unknown is None else unknown
     none = np.empty((0, 1))
     halos = Halos(np.full(len(src), -1), np.ones(1), none, np.empty(0, np.int64))
-    return Ground(residual, planes(), given, PSF, extended_discs(planes(), FWHM, src), halos)
+    return Ground(
+        residual,
+        planes(),
+        given,
+        PsfModels(PSF, len(src)),
+        extended_discs(planes(), FWHM, src),
+        halos,
+    )
 
 
 def test_a_stamp_is_the_residual_with_the_own_model() -> None:

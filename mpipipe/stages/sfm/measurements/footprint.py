@@ -34,7 +34,7 @@ def measure_footprint(scene: Scene, src: np.ndarray) -> None:
     box = np.stack([found.footprints[name] for name in ("x0", "x1", "y0", "y1")], axis=1)
     flux, sky = apportion(
         scene.image, scene.residual, scene.planes.variance, found.labels, found.footprint + 1,
-        is_brightest, box[found.footprint], scene.psf,
+        is_brightest, box[found.footprint], scene.models,
         (src["x"].copy(), src["y"].copy(), src["psfInstFlux"].astype(float)),
     )  # fmt: skip
     area = found.footprints["n_pixels"][found.footprint]

@@ -1,0 +1,33 @@
+"""Images of the PSF are kept, and drawn anew only where a source has moved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpipipe.data.guess_psf import GuessPsf
+from mpipipe.stages import psf_models
+from mpipipe.stages.psf_models import PsfModels
+
+PSF = GuessPsf(3.0, 2.6, 0.3, 27, 12.0, (100, 100))
+X, Y = np.array([10.2, 40.0, 30.7, 60.4]), np.array([20.0, 21.3, 50.5, 60.1])
+
+
+def test_images_are_those_of_where_sources_are_now() -> None:
+    models, numbers = PsfModels(PSF, 4), np.arange(4)
+    np.testing.assert_array_equal(models.at(numbers, X, Y), PSF.images(X, Y, np.float32))
+    moved = X + np.array([0.0, 0.1, 0.0, -0.3])
+    some = np.array([3, 1])
+    expected = PSF.images(moved, Y, np.float32)
+    np.testing.assert_array_equal(models.at(some, moved[some], Y[some]), expected[some])
+    np.testing.assert_array_equal(models.at(numbers, moved, Y), expected)
+
+
+def test_more_sources_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psf_models, "_MOST_PIXELS", 2 * PSF.size**2)
+    models, numbers = PsfModels(PSF, 4), np.arange(4)
+    for _ in range(2):
+        np.testing.assert_array_equal(models.at(numbers, X, Y), PSF.images(X, Y, np.float32))
+    np.testing.assert_array_equal(
+        models.at(numbers[:2], X[:2], Y[:2]), PSF.images(X, Y)[:2].astype(np.float32)
+    )
