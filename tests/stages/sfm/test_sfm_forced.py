@@ -239,8 +239,8 @@ def test_without_a_wcs_nothing_is_measured_and_the_stage_is_named(
 
 
 def test_it_can_be_switched_off() -> None:
-    given = ("calexp", "background", "planes", "psf", "positions", "reference", "aperture_correction",
-             "psf_systematic", "sdqa", "warnings")  # fmt: skip
+    given = ("calexp", "background", "planes", "psf", "positions", "reference",
+             "aperture_correction", "psf_systematic", "sdqa", "warnings")  # fmt: skip
     found = check_chain(sfm.PIPELINE + sfm.FORCED, given, ("sfm.forcedMeasurement",))
     assert "forcedSrc" in found
 
