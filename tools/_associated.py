@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import _truth
@@ -20,8 +21,8 @@ FAINTEST = 3.0
 """True SNR from which a source of the truth can be what was detected."""
 REACH = 0.5
 """FWHM between a source and what it is of, at most."""
-APART = 3.0
-"""FWHM within which an isolated object has no neighbour, at any of its visits."""
+APART, FAINT = 3.0, 1.0
+"""FWHM within which an isolated object has no neighbour of this true SNR, at any of its visits."""
 NOTHING = -1
 
 
@@ -34,7 +35,7 @@ class Associated:
     rows
         Of `source` and `badSource`, ascending by id; `objectId` is -1 for bad ones.
     true
-        Id of what each really is of, -1 for nothing.
+        Id of what each really is of, -1 for nothing; a supernova is its galaxy.
     kind
         0 star, 1 galaxy, 2 of the Solar System, -1 nothing.
     lonely
@@ -68,11 +69,13 @@ class Associated:
             "lonely": np.zeros(len(rows), bool),
             **{name: np.full(len(rows), np.nan) for name in ("snr", "mag", "ra", "dec")},
         }
+        objects = true_objects(run.sim)
         for truth in run.truths():
             src = run.rows("src", truth)
             place = np.searchsorted(rows["id"], src["id"])
             for name, values in _labels(truth, src).items():
                 facts[name][place] = values
+        facts["true"] = _with_host(facts["true"], objects)
         return cls(rows, objects=tables["object"], **facts)
 
     @property
@@ -81,12 +84,21 @@ class Associated:
         return np.asarray(self.rows["objectId"] != NO_OBJECT)
 
 
+def _with_host(true: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Ids, with that of the galaxy in place of what is in it."""
+    place = np.clip(np.searchsorted(objects["id"], true), 0, len(objects) - 1)
+    hosted = (objects["id"][place] == true) & (objects["host"][place] >= 0)
+    return np.asarray(np.where(hosted, objects["host"][place], true))
+
+
 def _labels(truth: _truth.CcdTruth, src: np.ndarray) -> dict[str, np.ndarray]:
     """What the sources of one CCD-visit really are of."""
     real = truth.sources[truth.sources["snr"] > FAINTEST]
     where = np.stack([real["x"], real["y"]], axis=1).astype(float)
     partner = pair(src["x"], src["y"], *where.T, real["flux"].astype(float), REACH * truth.fwhm)
-    near = cKDTree(where).query_ball_point(where, APART * truth.fwhm, return_length=True)
+    around = truth.sources[truth.sources["snr"] > FAINT]
+    tree = cKDTree(np.stack([around["x"], around["y"]], axis=1).astype(float))
+    near = tree.query_ball_point(where, APART * truth.fwhm, return_length=True)
     known = partner >= 0
     labels = {
         "true": np.where(known, real["id"][partner], NOTHING),
@@ -109,30 +121,38 @@ class Score:
     split
         In more than one object.
     merged
-        In an object with the sources of another one.
+        In an object with the sources of another one, though a visit shows the two apart.
+    unresolved
+        The same, where no visit does: they are one source each time, nearer to one or the other.
     """
 
     n: int
     split: float
     merged: float
+    unresolved: float
 
 
 def score(found: Associated, *, isolated: bool) -> Score:
     """Splits and merges of stars and galaxies that stand alone at all visits, or of the others."""
     use = found.is_good & (found.true != NOTHING) & (found.kind != MOVER)
     true, number = np.unique(found.true[use], return_inverse=True)
-    _, thing = np.unique(found.rows["objectId"][use], return_inverse=True)
+    visit = found.rows["visit"][use]
     n_sources = np.bincount(number)
     always = np.bincount(number, found.lonely[use]) == n_sources
-    pairs = np.unique(np.stack([number, thing], axis=1), axis=0)
-    n_objects = np.bincount(pairs[:, 0], minlength=len(true))
-    n_true = np.bincount(pairs[:, 1])
-    merged = np.zeros(len(true), bool)
-    merged[pairs[n_true[pairs[:, 1]] > 1, 0]] = True
     chosen = (n_sources >= 2) & (always == isolated)
+    pairs = np.unique(np.stack([found.rows["objectId"][use], number]), axis=1)
+    n_objects = np.bincount(pairs[1], minlength=len(true))
+    merged, unresolved = np.zeros((2, len(true)), bool)
+    visits = [set() for _ in true]
+    for one, seen in zip(number.tolist(), visit.tolist(), strict=True):
+        visits[one].add(seen)
+    for members in np.split(pairs[1], np.flatnonzero(np.diff(pairs[0])) + 1):
+        for one, other in combinations(members.tolist(), 2):
+            is_shown = bool(visits[one] & visits[other])
+            (merged if is_shown else unresolved)[[one, other]] = True
     n = int(chosen.sum())
-    return Score(n, float((n_objects > 1)[chosen].sum() / max(n, 1)),
-                 float(merged[chosen].sum() / max(n, 1)))  # fmt: skip
+    counts = ((n_objects > 1) & chosen, merged & chosen, unresolved & ~merged & chosen)
+    return Score(n, *(float(which.sum() / max(n, 1)) for which in counts))
 
 
 def true_objects(sim: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from mpipipe.sim.earth import earth_from_sun
 
 FWHM = 0.83
 """Arcsec."""
-FLOOR = 4.0
+FLOOR = 1.2
 """Error of every position beyond what sources know of, mas."""
 FIELD = 150.0, -20.0
 

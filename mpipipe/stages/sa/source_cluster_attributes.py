@@ -22,9 +22,10 @@ class SourceClusterAttributesConfig(StageConfig):
     """What is fitted to the sources of an object."""
 
     position_floor: float = Field(
-        default=4.0,
+        default=1.2,
         ge=0.0,
-        description="error of a visit's astrometry, mas, in quadrature to the sources' own",
+        description="error of a visit's astrometry beside that of the reference stars, which all "
+        "visits share, mas, in quadrature to the sources' own",
     )
     motion_base: float = Field(
         default=0.5, gt=0.0, description="least time for a proper motion, years"
