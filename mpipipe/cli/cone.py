@@ -36,7 +36,7 @@ def cone(
 ) -> None:
     """Give the rows of a table in a cone on the sky (ICRS), its rim included.
 
-    Of tables in the order of the sky (object, source, badSource and their histories) only what is
+    Of tables in the order of the sky (object, source, badSource) only what is
     near the cone is read, of others all positions.
 
     \b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,11 +96,17 @@ def export(
     seconds = time.monotonic() - began
     if as_json:
         rows = {name: n_rows for counts in done.values() for name, n_rows in counts.items()}
-        typer.echo(json.dumps({"targets": list(done), "rows": rows, "seconds": seconds}))
+        targets = [_without_password(target) for target in done]
+        typer.echo(json.dumps({"targets": targets, "rows": rows, "seconds": seconds}))
         return
     for target, counts in done.items():
         listed = ", ".join(f"{name} ({n_rows} rows)" for name, n_rows in counts.items())
-        typer.echo(f"{target or 'server of the environment'}: {listed}")
+        typer.echo(f"{_without_password(target) or 'server of the environment'}: {listed}")
+
+
+def _without_password(target: str) -> str:
+    """A file's path or a database's URL, fit to be seen."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", target)
 
 
 def _export(

@@ -7,6 +7,8 @@ the rest under the same id.
 
 from __future__ import annotations
 
+import re
+
 from mpipipe.data.schema import Column, Schema
 
 NO_OBJECT = -1
@@ -218,6 +220,11 @@ def _flag_columns() -> tuple[Column, ...]:
     )
 
 
+def column_ending(band: str) -> str:
+    """What the columns of a band end in: its name, without what a column can not be called."""
+    return re.sub(r"[^A-Za-z0-9_+-]", "_", band)
+
+
 def _psf_columns(band: str) -> tuple[Column, ...]:
     """Distribution of the PSF fluxes of a band, magnitude and variability."""
     return (
@@ -312,8 +319,8 @@ def object_schema(bands: tuple[str, ...]) -> Schema:
             *_HISTORY,
             *_OBJECT_SHAPE,
             *_VARIABILITY,
-            *(column for band in bands for column in _band_columns(band)),
-            *_colour_columns(bands),
+            *(column for band in bands for column in _band_columns(column_ending(band))),
+            *_colour_columns(tuple(map(column_ending, bands))),
             *_flag_columns(),
         ),
     )

@@ -38,7 +38,7 @@ def finest_cells(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     from cdshealpix.nested import lonlat_to_healpix
 
     ra, dec = np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
-    known = np.isfinite(ra) & np.isfinite(dec)
+    known = np.isfinite(ra) & (np.abs(dec) <= 90.0)
     found = np.full(ra.shape, NOWHERE, dtype=np.int64)
     if known.any():
         where = Longitude(ra[known], u.deg), Latitude(dec[known], u.deg)

@@ -18,6 +18,13 @@ _KEPT = 2**31 - 1
 """Bytes free at the end of the heap that are not given back: as many as it can be told."""
 
 
+def give_back_memory() -> None:
+    """Give back what is free now: the tasks to come may be of another kind."""
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if library is not None and hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def keep_memory() -> bool:
     """Let this process keep what it frees; whether it does.
 

@@ -29,7 +29,7 @@ from mpipipe.parallel.frames import (
     FrameReader,
     send_frame,
 )
-from mpipipe.parallel.memory import keep_memory
+from mpipipe.parallel.memory import give_back_memory, keep_memory
 from mpipipe.parallel.tasks import Execute, Prepare, TaskReport
 from mpipipe.trace import events, log
 
@@ -70,6 +70,7 @@ class Program:
     def begin(self, phase: str, context: bytes) -> None:
         """Make ready for a phase; if that fails, every task of it will."""
         self._phase, self._unprepared = phase, None
+        give_back_memory()
         if self._prepare is None:
             return
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mpipipe.data.association import BAD_SOURCE, BAD_SOURCE_HIST, SOURCE, SOURCE_HIST, object_schema
+from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.data.schema import Schema
 from mpipipe.data.sky_cells import SkyCell
 from mpipipe.run.context import RunContext, TaskResultTables
@@ -15,6 +16,7 @@ from mpipipe.run.sky_plan import SkyPlan, read_sky_plan
 from mpipipe.run.task import Task
 from mpipipe.stages.stage import Clipboard, run_chain
 from mpipipe.store.cell_rows import read_cell_rows
+from mpipipe.store.checksums import sha256_file
 
 
 def sky_schemas(bands: tuple[str, ...]) -> tuple[Schema, ...]:
@@ -27,7 +29,7 @@ def associate(task: Task, context: RunContext) -> TaskResultTables:
 
     Raises
     ------
-    BadDataError
+    OutputError
         If the cell's rows are missing or damaged.
     """
     sky = read_sky_plan(context.layout)
@@ -41,7 +43,7 @@ def seams(task: Task, context: RunContext) -> TaskResultTables:
 
     Raises
     ------
-    BadDataError
+    MpipipeError
         If a record or the file of rows without a position is missing or damaged.
     """
     sky = read_sky_plan(context.layout)
@@ -55,11 +57,24 @@ def seams(task: Task, context: RunContext) -> TaskResultTables:
 def _rows(
     sky: SkyPlan, number: int, context: RunContext, result: TaskResultTables
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a cell, noted as input."""
+    """The rows of a cell, noted as input.
+
+    Raises
+    ------
+    OutputError
+        If they are not those that the plan tells of: another attempt may find them.
+    """
     context.enter("read")
     path = context.layout.cell_rows(sky.name(number))
-    found = read_cell_rows(path)
-    result.add_input(path, sky.digests[number].decode())
+    try:
+        found = read_cell_rows(path)
+        if sha256_file(path).encode() != sky.digests[number]:
+            raise BadDataError("is not the file of these sky cells", file=path)
+    except (BadDataError, OSError) as error:
+        raise OutputError(
+            f"can not be used: {error}", file=path, way_out="resume: the sources are gathered anew"
+        ) from error
+    result.add_input(path, sky.made_of(number).decode())
     return found
 
 

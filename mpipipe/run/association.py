@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpipipe.data.errors import BadDataError, MpipipeError
+from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.together import fail_together, on_master
-from mpipipe.parallel.world import World
 from mpipipe.run.context import RunContext
 from mpipipe.run.gathering import Gathering, halo_for, sources_digest
+from mpipipe.run.halt import refuse_superseded
 from mpipipe.run.handover import Handover
 from mpipipe.run.ledger import NO_OUTCOME, Committed, Ledger, are_final
 from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
@@ -45,6 +46,9 @@ class Association:
         Its tasks.
     kinds
         int8, the outcome of each.
+    since
+        The first incarnation whose record of each counts: what was done again, and has failed,
+        has none.
     outcomes
         Phase to number of tasks by label of outcome.
     interrupted
@@ -54,6 +58,7 @@ class Association:
     sky: SkyPlan
     plan: Plan
     kinds: np.ndarray
+    since: np.ndarray
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
     interrupted: bool = False
 
@@ -75,7 +80,7 @@ def associate_sources(
     """
     world, context = work.ranks.world, work.context
     world.agree(True)  # every rank has written what it had to
-    sky = _gathered(world, layout, plan, context)
+    sky = _gathered(work, layout, plan, incarnation)
     sky_plan = sky.plan(plan.raw)
     validity = Validity.judge(layout, sky_plan, context.basis)
     finished = world.step(
@@ -86,13 +91,14 @@ def associate_sources(
             dtype=np.int8,
         )
     )
-    done = Association(sky, sky_plan, finished.copy())
+    since = np.where(finished == NO_OUTCOME, incarnation, 0)
+    done = Association(sky, sky_plan, finished.copy(), since)
     committed = Committed(layout, incarnation, SKY_PHASES)
     for phase in sky_plan.phases:
         tasks = sky_plan.in_phase(phase)
         handover = Handover.empty()
         if phase == SEAMS:
-            handover = _handed_on(layout, sky_plan, validity, done.kinds)
+            handover = _handed_on(layout, validity, done)
         earlier = done.kinds[tasks.start : tasks.stop]
         left = left_over(sky_plan, phase, earlier)
         report = work.run(phase, sky_plan, earlier, committed, handover)
@@ -113,7 +119,8 @@ def makes_objects(plan: Plan, context: RunContext) -> bool:
 def sky_ledger(layout: RunLayout, association: Association, context: RunContext) -> Ledger:
     """The records of the association's tasks."""
     plan = association.plan
-    return Ledger.read(layout, plan, Validity.judge(layout, plan, context.basis))
+    validity = Validity.judge(layout, plan, context.basis)
+    return Ledger.read(layout, plan, validity, association.since)
 
 
 def remove_rows(layout: RunLayout) -> None:
@@ -124,28 +131,41 @@ def remove_rows(layout: RunLayout) -> None:
 # -- gathering ------------------------------------------------------------------------------------
 
 
-def _gathered(world: World, layout: RunLayout, plan: Plan, context: RunContext) -> SkyPlan:
+def _gathered(work: PhaseWork, layout: RunLayout, plan: Plan, incarnation: int) -> SkyPlan:
     """The cells of the run's sources, whose files are there. Collective."""
+    world, context, stop = work.ranks.world, work.context, work.ranks.stop
     ledger = Ledger.read(layout, plan, Validity.judge(layout, plan, context.basis))
     try:
         if not on_master(world, lambda: _is_gathered(layout, ledger, context)):
-            gathering = Gathering(world, ledger, context)
+            # No plan while its files are not all there.
+            on_master(world, lambda: _forget(layout, incarnation))
+            gathering = Gathering(world, ledger, context, incarnation, lambda: stop.level)
 
-            def gather() -> int:
+            def gather() -> SkyPlan:
                 try:
-                    made = gathering.run()
+                    return gathering.run()
                 except MpipipeError as error:
                     fail_together(error)
-                if world.is_master:
-                    write_sky_plan(layout, made)
-                return 0
 
-            world.step(gather)
+            made = world.step(gather)
+            on_master(world, lambda: _keep(layout, incarnation, made))
             log.get_logger(__name__).info("the sources are gathered by sky cell")
         world.agree(True)
         return read_sky_plan(layout)
     finally:
         ledger.close()
+
+
+def _forget(layout: RunLayout, incarnation: int) -> int:
+    refuse_superseded(layout, incarnation)
+    layout.cells.unlink(missing_ok=True)
+    return 0
+
+
+def _keep(layout: RunLayout, incarnation: int, made: SkyPlan) -> int:
+    refuse_superseded(layout, incarnation)
+    write_sky_plan(layout, made)
+    return 0
 
 
 def _is_gathered(layout: RunLayout, ledger: Ledger, context: RunContext) -> int:
@@ -172,12 +192,9 @@ def _taken_over(layout: RunLayout, sky: SkyPlan, plan: Plan, validity: Validity)
     ledger = Ledger.read(layout, plan, validity)
     kinds = np.full(len(plan.tasks), NO_OUTCOME, dtype=np.int8)
     for task_id in np.flatnonzero(ledger.is_final).tolist():
-        if _has_input(ledger, task_id, sky.digests[task_id]):
+        if _has_input(ledger, task_id, sky.made_of(task_id)):
             kinds[task_id] = ledger.kinds[task_id]
-    cells = kinds[: sky.seams_task]
-    newest = ledger.incarnations[: sky.seams_task].max(initial=0)
-    # Seams are made of what all cells gave: they hold if no cell was done after them.
-    if not are_final(cells).all() or ledger.incarnations[sky.seams_task] < newest:
+    if not are_final(kinds[: sky.seams_task]).all():
         kinds[sky.seams_task] = NO_OUTCOME
     ledger.close()
     return kinds
@@ -192,12 +209,13 @@ def _has_input(ledger: Ledger, task_id: int, digest: bytes) -> bool:
     return inputs is not None and len(inputs) == 1 and inputs["sha256"][0] == digest
 
 
-def _handed_on(layout: RunLayout, plan: Plan, validity: Validity, kinds: np.ndarray) -> Handover:
+def _handed_on(layout: RunLayout, validity: Validity, association: Association) -> Handover:
     """Where the records of the cells are, for the task that goes on with them."""
-    ledger = Ledger.read(layout, plan, validity)
+    plan = association.plan
+    ledger = Ledger.read(layout, plan, validity, association.since)
     tasks = plan.in_phase(ASSOCIATE)
     ids = np.arange(tasks.start, tasks.stop)
-    done = ids[are_final(kinds[ids])]
+    done = ids[association.kinds[ids] == OutcomeKind.DONE]
     undone = np.setdiff1d(ids, done)
     handover = Handover(undone, done, *ledger.places(done), files=ledger.files)
     ledger.close()

@@ -59,7 +59,13 @@ _CODE: Mapping[str, tuple[str, ...]] = {
         "run/calibrate.py",
         "run/reference.py",
     ),
-    "association": (*_SHARED_CODE, "stages/sa", "run/associate.py"),
+    "association": (
+        *_SHARED_CODE,
+        "stages/sa",
+        "run/associate.py",
+        "run/gathering.py",
+        "run/sky_plan.py",
+    ),
 }
 _OPTION = "option "
 _CATALOGUES = ("reference catalogue", "catalogue of positions")
@@ -173,7 +179,7 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    names = ("mpipipe", "numpy", "scipy", "astropy", "pyerfa", "sep", "numba")
+    names = ("mpipipe", "numpy", "scipy", "astropy", "pyerfa", "cdshealpix", "sep", "numba")
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 

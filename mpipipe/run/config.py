@@ -127,7 +127,10 @@ class AssociateConfig(_Branch):
         "divided",
     )
     round_memory: float = Field(
-        default=64.0, gt=0, description="MB that a rank sends, and gets, in a round of the exchange"
+        default=64.0,
+        gt=0,
+        le=1000,
+        description="MB that a rank sends, and gets, in a round of the exchange",
     )
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mpipipe import __version__
-from mpipipe.data.errors import BadDataError, ConfigError, OutputError
+from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.together import on_master, together
@@ -50,7 +50,7 @@ from mpipipe.run.completion import (
 from mpipipe.run.context import RunContext
 from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
-from mpipipe.run.halt import HaltWatch, beat, end_beat, is_superseded
+from mpipipe.run.halt import HaltWatch, beat, end_beat, refuse_superseded
 from mpipipe.run.handover import Handover
 from mpipipe.run.ledger import (
     FINAL,
@@ -65,6 +65,7 @@ from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
 from mpipipe.run.plan import Plan, load_run, require_run
 from mpipipe.run.publish import publish_sky_tables, publish_tables
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
+from mpipipe.run.sky_plan import SEAMS
 from mpipipe.run.validity import Validity
 from mpipipe.store.checkpoint.writer import CheckpointWriter
 from mpipipe.store.checksums import write_json_atomically
@@ -213,7 +214,7 @@ def _drive(
             result.outcomes |= association.outcomes
             result.interrupted = association.interrupted
         if result.interrupted:
-            on_master(ranks.world, lambda: _refuse_superseded(layout, incarnation))
+            on_master(ranks.world, lambda: refuse_superseded(layout, incarnation))
             return
     ledger = Ledger.read(layout, plan, Validity.judge(layout, plan, context.basis))
     ledgers = [ledger]
@@ -226,7 +227,7 @@ def _drive(
         names += world.step(lambda: publish_sky_tables(world, layout, ledgers[-1], sky))
 
     def complete() -> int:
-        _refuse_superseded(layout, incarnation)
+        refuse_superseded(layout, incarnation)
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
         remove_rows(layout)
@@ -284,23 +285,6 @@ def _take_lease(layout: RunLayout, world: World) -> None:
     beat(layout)
 
 
-def _refuse_superseded(layout: RunLayout, incarnation: int) -> int:
-    """End ranks that were taken for dead, and whose run others have gone on with.
-
-    Raises
-    ------
-    ConfigError
-        If that is so.
-    """
-    if is_superseded(layout, incarnation):
-        raise ConfigError(
-            f"was taken over from these ranks, by incarnation {max(layout.incarnations())}",
-            file=layout.root,
-            way_out=f"mpipipe status {layout.root} shows it",
-        )
-    return 0
-
-
 def _remove_torn(layout: RunLayout) -> None:
     """Remove what processes that died were writing; nobody writes any more."""
     for path in layout.root.rglob("*.part"):
@@ -346,6 +330,9 @@ def _is_done(layout: RunLayout, asked: Resume) -> int:
         verdict = verify_run(layout)
     except BadDataError:
         return 0
+    context, plan = load_run(layout)
+    if makes_objects(plan, with_options(context, asked)) != (SEAMS in verdict.outcomes):
+        return 0
     final = {kind.label for kind in FINAL}
     ended = all(set(counts) <= final for counts in verdict.outcomes.values())
     return int(verdict.is_verified and ended)
@@ -385,6 +372,14 @@ def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
     return 0
 
 
+def _remove_others(layout: RunLayout, tables: list[str]) -> None:
+    """Remove tables that an earlier incarnation has published, with other options."""
+    kept = {layout.catalogue(name) for name in tables}
+    for path in layout.catalogue("any").parent.glob("*.h5"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+
+
 def _complete(
     layout: RunLayout, ledgers: list[Ledger], tables: list[str], result: RunResult
 ) -> int:
@@ -394,6 +389,7 @@ def _complete(
     for task_id in ledger.task_ids():
         if (rows := ledger.tables(task_id).get("products")) is not None:
             products += products_of(rows)
+    _remove_others(layout, tables)
     for name in tables:
         relative = layout.relative(layout.catalogue(name))
         products.append(product_of_file("catalogue", layout, relative))

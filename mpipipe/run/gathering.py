@@ -12,12 +12,13 @@ in every pixel of order 11 of the whole survey (16 bytes each).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mpipipe.data.association import SOURCE
+from mpipipe.data.errors import OutputError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.data.refcat import DAYS_PER_YEAR
 from mpipipe.data.sky_cells import (
@@ -35,10 +36,13 @@ from mpipipe.run.context import RunContext
 from mpipipe.run.ledger import Ledger
 from mpipipe.run.sky_plan import SkyPlan
 from mpipipe.stages.sa.source_clustering import SourceClusteringConfig, halo_radius
+from mpipipe.stages.sa.tracks import MIN_SOURCES
 from mpipipe.store.cell_rows import TRAVELLING, CellRowsWriter
 from mpipipe.store.columns import decode_columns, encode_columns
 
 _FACTS = np.dtype([("cell", "<i8"), ("n_own", "<i8"), ("n_halo", "<i8"), ("digest", "S64")])
+_AT_ONCE = 1 << 20
+"""Rows that are counted together, at least."""
 _DEFAULT_FWHM = 1.0
 """Arcsec, for a run whose sources have no position at all."""
 
@@ -51,14 +55,17 @@ class _Found:
     ----------
     pixels, counts
         Pixels of order `SMALLEST_CELL` that hold sources, ascending, and how many.
+    n_rows
+        All sources, also those without a position.
     fwhm
         Median of the exposures' PSFs, arcsec.
     years
-        From the first to the last visit.
+        From the first to the last visit; 0 where there are too few for anything to be seen moving.
     """
 
     pixels: np.ndarray
     counts: np.ndarray
+    n_rows: int
     fwhm: float
     years: float
     bands: tuple[str, ...]
@@ -71,10 +78,22 @@ class Gathering:
     ----------
     ledger
         The records of the visits, which must not change any more.
+    incarnation
+        Keeps files that are being written apart from those of others.
+    look
+        Called for every record: gives a sign of life.
     """
 
-    def __init__(self, world: World, ledger: Ledger, context: RunContext) -> None:
+    def __init__(
+        self,
+        world: World,
+        ledger: Ledger,
+        context: RunContext,
+        incarnation: int,
+        look: Callable[[], object],
+    ) -> None:
         self._world, self._ledger, self._context = world, ledger, context
+        self._incarnation, self._look = incarnation, look
         self._finished: dict[int, np.void] = {}
 
     def run(self) -> SkyPlan:
@@ -84,14 +103,20 @@ class Gathering:
         ------
         RankLostError
             If a rank is lost: call it again, within a step.
-        OutputError
-            If files can not be written.
+        MpipipeError
+            On every rank, if files can not be written or records not be read.
         """
         found = self._count()
         config = self._context.config.associate
         cells = choose_cells(found.pixels, found.counts, config.max_rows)
         halo = halo_for(self._context, found.fwhm, found.years)
-        facts = self._exchange(cells, halo)
+        facts = self._exchange(cells, halo, found)
+        if (n_own := int(facts["n_own"].sum())) != found.n_rows:
+            raise OutputError(
+                f"{found.n_rows} sources were sent to their cells, {n_own} came",
+                file=self._context.layout.cells.parent,
+                way_out="see that nobody else works on the run, then resume",
+            )
         return SkyPlan(
             cells,
             facts["n_own"],
@@ -111,6 +136,7 @@ class Gathering:
         """The rows of this rank's share of the visits."""
         ids = _with_sources(self._ledger)[self._world.rank :: self._world.size]
         for task_id in ids.tolist():
+            self._look()
             yield self._ledger.tables(task_id).get("source", SOURCE.empty())
 
     def _count(self) -> _Found:
@@ -119,12 +145,14 @@ class Gathering:
         everyones = [decode_columns(raw)[0] for raw in self._world.allgather(mine)]
         together = {name: np.concatenate([one[name] for one in everyones]) for name in everyones[0]}
         pixels, counts = _sum_up(together["pixels"], together["counts"])
+        n_rows = int(together["n_rows"].sum())
         times = together["mjd"][np.isfinite(together["mjd"])]
-        years = float(np.ptp(times)) / DAYS_PER_YEAR if len(times) else 0.0
+        n_visits = len(np.unique(together["visit"]))
+        years = float(np.ptp(times)) / DAYS_PER_YEAR if n_visits >= MIN_SOURCES else 0.0
         known = together["fwhm"][np.isfinite(together["fwhm"])]
         median = float(np.median(known)) if len(known) else _DEFAULT_FWHM
         return _Found(
-            pixels, counts, median, years, self._in_order(set(together["bands"].tolist()))
+            pixels, counts, n_rows, median, years, self._in_order(set(together["bands"].tolist()))
         )
 
     def _count_own(self) -> dict[str, np.ndarray]:
@@ -132,22 +160,30 @@ class Gathering:
         pixels, counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         fwhm: list[float] = []
         mjd: list[float] = []
+        visits: list[int] = []
+        n_rows = 0
+        waiting: list[np.ndarray] = []
         bands: set[bytes] = set()
         for rows in self._tables():
             finest = finest_cells(rows["ra"], rows["dec"])
-            new = parents(finest[finest != NOWHERE], SMALLEST_CELL)
-            pixels, counts = _sum_up(
-                np.concatenate([pixels, new]), np.concatenate([counts, np.ones_like(new)])
-            )
+            waiting.append(parents(finest[finest != NOWHERE], SMALLEST_CELL))
+            n_rows += len(rows)
+            if sum(map(len, waiting)) > max(len(pixels), _AT_ONCE):
+                pixels, counts = _sum_up_more(pixels, counts, waiting)
+                waiting = []
             if len(rows):
+                visits.append(int(rows["visit"][0]))
                 fwhm.append(float(rows["fwhm"][0]))
                 mjd.append(float(rows["mjd"][0]))
                 bands.add(bytes(rows["band"][0]))
+        pixels, counts = _sum_up_more(pixels, counts, waiting)
         return {
             "pixels": pixels,
             "counts": counts,
             "fwhm": np.array(fwhm, dtype=np.float64),
             "mjd": np.array(mjd, dtype=np.float64),
+            "visit": np.array(visits, dtype=np.int64),
+            "n_rows": np.array([n_rows], dtype=np.int64),
             "bands": np.array(sorted(bands), dtype="S16"),
         }
 
@@ -160,7 +196,7 @@ class Gathering:
 
     # -- exchange --------------------------------------------------------------------------------
 
-    def _exchange(self, cells: SkyCells, radius_deg: float) -> np.ndarray:
+    def _exchange(self, cells: SkyCells, halo: float, found: _Found) -> np.ndarray:
         """Fill the files of the cells; the facts of each, `_FACTS`."""
         world, layout = self._world, self._context.layout
         n_files = len(cells) + 1
@@ -171,10 +207,15 @@ class Gathering:
         names = [*(cells.name(number) for number in range(len(cells))), "nowhere"]
         mine = np.flatnonzero(rank_of == world.rank).tolist()
         buffer = int(self._context.config.associate.round_memory * 1e6)
-        writer = CellRowsWriter({n: layout.cell_rows(names[n]) for n in mine}, buffer)
-        exchange(world, self._batches(cells, radius_deg, rank_of), writer.add, TRAVELLING, buffer)
+        # What a cell gives follows from these, too.
+        facts = {"fwhm": found.fwhm, "years": found.years, "bands": found.bands, "halo": halo}
+        with all_or_none(world):
+            files = {n: layout.cell_rows(names[n]) for n in mine}
+            writer = CellRowsWriter(files, buffer, facts, str(self._incarnation))
+        exchange(world, self._batches(cells, halo, rank_of), writer.add, TRAVELLING, buffer)
         with all_or_none(world):
             for number in mine:
+                self._look()
                 self._finished[number] = np.array([(number, *writer.finish(number))], _FACTS)[0]
         return self._gathered()
 
@@ -225,6 +266,14 @@ def _with_sources(ledger: Ledger) -> np.ndarray:
     return np.asarray(
         tasks.start + np.flatnonzero(np.isin(kinds, (OutcomeKind.DONE, OutcomeKind.PARTIAL)))
     )
+
+
+def _sum_up_more(
+    pixels: np.ndarray, counts: np.ndarray, more: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with pixels of further rows."""
+    new = np.concatenate([pixels[:0], *more])
+    return _sum_up(np.concatenate([pixels, new]), np.concatenate([counts, np.ones_like(new)]))
 
 
 def _sum_up(pixels: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -72,6 +72,23 @@ def is_superseded(layout: RunLayout, incarnation: int) -> bool:
     return layout.record_folder(incarnation + 1).exists()
 
 
+def refuse_superseded(layout: RunLayout, incarnation: int) -> int:
+    """End ranks that were taken for dead, and whose run others have gone on with.
+
+    Raises
+    ------
+    ConfigError
+        If that is so.
+    """
+    if is_superseded(layout, incarnation):
+        raise ConfigError(
+            f"was taken over from these ranks, by incarnation {max(layout.incarnations())}",
+            file=layout.root,
+            way_out=f"mpipipe status {layout.root} shows it",
+        )
+    return 0
+
+
 def beat(layout: RunLayout) -> None:
     """Leave a sign of life."""
     with contextlib.suppress(OSError):

@@ -70,13 +70,21 @@ class Ledger:
         self._open: OrderedDict[int, CheckpointReader] = OrderedDict()
 
     @classmethod
-    def read(cls, layout: RunLayout, plan: Plan, validity: Validity | None = None) -> Ledger:
+    def read(
+        cls,
+        layout: RunLayout,
+        plan: Plan,
+        validity: Validity | None = None,
+        since: np.ndarray | None = None,
+    ) -> Ledger:
         """Read the index of all records; the records stay on disk until asked for.
 
         Parameters
         ----------
         validity
             Which records hold still; None for all.
+        since
+            (n_tasks,) the first incarnation whose record of each task counts; None for all.
 
         Raises
         ------
@@ -92,6 +100,8 @@ class Ledger:
                 with CheckpointReader(file) as reader:
                     rows = reader.read_new()
                     rows = rows[of_plan(rows, codes)]
+                    if since is not None:
+                        rows = rows[since[rows["task"]] <= incarnation]
                     if levels is not None:
                         level = levels[rows["task"]]
                         ledger._keep_images(rows[level == Standing.IMAGE_HOLDS])

@@ -69,6 +69,7 @@ def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: Sky
     schemas = {schema.name: schema for schema in sky_schemas(sky.bands)}
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     share = range(world.rank, sky.seams_task + 1, world.size)
+    n_rows: dict[str, int] = {}
     for name in sorted(schemas):
         injection.here("publish")
         try:

@@ -8,6 +8,7 @@ alone, not from who measured them or how many ranks there are.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,12 @@ class SkyPlan:
     def seams_task(self) -> int:
         """Number of the task that comes after those of the cells."""
         return len(self.cells)
+
+    def made_of(self, number: int) -> bytes:
+        """SHA-256 that follows from all that a task's tables do: of the seams, from all cells."""
+        if number != self.seams_task:
+            return bytes(self.digests[number])
+        return hashlib.sha256(b"".join(self.digests.tolist())).hexdigest().encode()
 
     def cell(self, number: int) -> SkyCell:
         """One of the cells."""

@@ -7,9 +7,10 @@ rows in the order of ids: it is the same, whatever way they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class CellRowsWriter:
         Number of a cell to the file that its rows end in.
     buffer_bytes
         What is held before it is appended.
+    facts
+        What JSON can say of all cells: it is written into the files, beside their names, and so
+        part of their checksums.
+    token
+        Keeps the rows that wait apart from those of others who write the same files.
 
     Raises
     ------
@@ -38,7 +44,14 @@ class CellRowsWriter:
         From all methods, if the files can not be written.
     """
 
-    def __init__(self, files: dict[int, Path], buffer_bytes: int) -> None:
+    def __init__(
+        self,
+        files: dict[int, Path],
+        buffer_bytes: int,
+        facts: Mapping[str, Any] | None = None,
+        token: str = "0",
+    ) -> None:
+        self._facts, self._token = dict(facts or {}), token
         self._files, self._most = files, max(buffer_bytes // TRAVELLING.itemsize, 1)
         self._held: list[np.ndarray] = []
         self._n_held = 0
@@ -46,10 +59,9 @@ class CellRowsWriter:
             with _writing(path):
                 self._spill(path).unlink(missing_ok=True)
 
-    @staticmethod
-    def _spill(path: Path) -> Path:
+    def _spill(self, path: Path) -> Path:
         """Where rows wait in the order of arrival; swept up with what other writers leave."""
-        return path.with_name(f"{path.name}.spill.part")
+        return path.with_name(f"{path.name}.{self._token}.spill.part")
 
     def add(self, rows: np.ndarray) -> None:
         """Take rows of dtype `TRAVELLING`."""
@@ -88,7 +100,8 @@ class CellRowsWriter:
         if spill.exists():
             found = np.fromfile(spill, dtype=TRAVELLING)
         found = found[np.argsort(found["row"]["id"], kind="stable")]
-        write_column_file(path, {"rows": found["row"], "own": found["own"]}, {})
+        facts = self._facts | {"cell": path.stem}
+        write_column_file(path, {"rows": found["row"], "own": found["own"]}, facts)
         spill.unlink(missing_ok=True)
         n_own = int(np.count_nonzero(found["own"]))
         return n_own, len(found) - n_own, sha256_file(path)

@@ -107,7 +107,7 @@ def open_query(catalogues: Mapping[str, Path]) -> Iterator[Query]:
             catalogue = stack.enter_context(opened_catalogue(path))
             stored = f"_{name}"
             connection.register(stored, _mapped(catalogue))
-            columns = ", ".join(_shown(column) for column in catalogue.schema.columns)
+            columns = ", ".join(_shown_columns(catalogue.schema.columns))
             connection.execute(
                 f"CREATE VIEW {_quoted(name)} AS SELECT {columns} FROM {_quoted(stored)}"
             )
@@ -140,18 +140,29 @@ def _mapped(catalogue: OpenCatalogue) -> Any:
         else:
             plain = values.view(np.uint8) if values.dtype.kind == "b" else values
             arrays.append(pyarrow.array(plain))
-    return pyarrow.Table.from_arrays(arrays, [column.name for column in catalogue.schema.columns])
+    return pyarrow.Table.from_arrays(arrays, [f"c{place}" for place in range(len(arrays))])
 
 
-def _shown(column: Column) -> str:
-    """What makes a column of a catalogue of one that is mapped."""
-    name, kind = _quoted(column.name), np.dtype(column.dtype).kind
+def _shown_columns(columns: Sequence[Column]) -> Iterator[str]:
+    """What makes the columns of a catalogue of those that are mapped, ``c0`` and so on.
+
+    DuckDB does not tell names apart that differ only by case: the later one gets a number.
+    """
+    seen: dict[str, int] = {}
+    for place, column in enumerate(columns):
+        number = seen[column.name.lower()] = seen.get(column.name.lower(), 0) + 1
+        name = column.name if number == 1 else f"{column.name}_{number}"
+        yield f"{_shown(f'c{place}', np.dtype(column.dtype).kind)} AS {_quoted(name)}"
+
+
+def _shown(name: str, kind: str) -> str:
+    """The values of a mapped column as people expect them."""
     if kind == "b":
-        return f"({name} <> 0) AS {name}"
+        return f"({name} <> 0)"
     if kind in "SU":
-        return f"rtrim(decode({name}), chr(0)) AS {name}"
+        return f"rtrim(decode({name}), chr(0))"
     if kind == "f":
-        return f"nullif({name}, 'nan') AS {name}"
+        return f"nullif({name}, 'nan')"
     return name
 
 

@@ -107,11 +107,11 @@ def _solve(
         plane = axes(origin)
         years, places, factors = np.empty(n), np.empty((n, 2)), np.empty((n, 2))
         for i in range(n):
-            epoch = epochs.number[taken[i]]
-            years[i] = epochs.years[epoch]
+            moment = epochs.moment[taken[i]]
+            years[i] = epochs.years[moment]
             for axis in range(2):
                 places[i, axis] = _MAS * along(plane[axis], vectors[taken[i]], origin)
-                factors[i, axis] = -along(plane[axis], epochs.earth[epoch], zero)
+                factors[i, axis] = -along(plane[axis], epochs.earth[moment], zero)
         middle = _mean_time(years, weights)
         years -= middle
         n_parameters = _model(years, weights, factors, base, values, covariance)

@@ -86,8 +86,8 @@ def split_groups(
 ) -> np.ndarray:
     """For each source the lowest index of its object; -1 for sources that are no members."""
     objects = np.full(len(vectors), -1)
-    seen = np.full(len(epochs.years), -1)
-    bit = np.zeros(len(epochs.years), np.int64)
+    seen = np.full(epochs.n_visits, -1)
+    bit = np.zeros(epochs.n_visits, np.int64)
     for g in range(len(starts) - 1):
         group = members[starts[g] : starts[g + 1]]
         n_epochs = number_epochs(group, epochs.number, seen, bit, g)

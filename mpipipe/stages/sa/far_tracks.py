@@ -156,7 +156,7 @@ def _relate(
         if labels[i] == labels[j]:
             continue
         separation = separation2(vectors, i, j)
-        wait = abs(epochs.years[epochs.number[i]] - epochs.years[epochs.number[j]])
+        wait = abs(epochs.years[epochs.moment[i]] - epochs.years[epochs.moment[j]])
         if separation > hop2 or not ARCSEC * np.sqrt(separation) <= motion * wait:
             continue
         a, b = root(parent, i), root(parent, j)
@@ -177,8 +177,8 @@ def _join_related(
     rules: TrackRules,
 ) -> None:
     """Join loose objects of groups that were several; `objects` is changed."""
-    seen = np.full(len(epochs.years), -1)
-    bit = np.zeros(len(epochs.years), np.int64)
+    seen = np.full(epochs.n_visits, -1)
+    bit = np.zeros(epochs.n_visits, np.int64)
     place = np.full(len(labels), -1)
     for k in range(len(starts) - 1):
         group = members[starts[k] : starts[k + 1]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from mpipipe.data.association import object_schema
+from mpipipe.data.association import column_ending, object_schema
 from mpipipe.stages.sa.astrometry import TimeBase, astrometry
 from mpipipe.stages.sa.epochs import epochs_of
 from mpipipe.stages.sa.fluxes import fluxes
@@ -69,7 +69,7 @@ def source_cluster_attributes(
     vectors = unit_vectors(rows["ra"], rows["dec"])
     base = TimeBase(config.motion_base, config.parallax_base, config.position_floor)
     columns |= astrometry(rows, starts, epochs, vectors, base)
-    columns |= fluxes(rows, bounds, bands, config.pair_interval)
+    columns |= fluxes(rows, bounds, tuple(map(column_ending, bands)), config.pair_interval)
     columns |= shapes(rows, starts)
     columns |= flags(rows, starts)
     return {"object": schema.table(columns)}

@@ -118,11 +118,11 @@ def _places(
     years, places, factors = np.empty(n), np.empty((n, 2)), np.empty((n, 2))
     zero = np.zeros(3)
     for k in range(n):
-        epoch = epochs.number[group[k]]
-        years[k] = epochs.years[epoch] - epochs.years[epochs.number[group[0]]]
+        moment = epochs.moment[group[k]]
+        years[k] = epochs.years[moment] - epochs.years[epochs.moment[group[0]]]
         for axis in range(2):
             places[k, axis] = ARCSEC * along(plane[axis], vectors[group[k]], origin)
-            factors[k, axis] = -along(plane[axis], epochs.earth[epoch], zero)
+            factors[k, axis] = -along(plane[axis], epochs.earth[moment], zero)
     return years, places, factors
 
 
@@ -174,6 +174,8 @@ def _join_best(
             if not (alive[a] and alive[b]) or not _follow(first, last, a, b):
                 continue
             gap = middle[b, 2] - middle[a, 2]
+            if not gap > 0.0:
+                continue
             east = (middle[b, 0] - middle[a, 0]) / gap
             north = (middle[b, 1] - middle[a, 1]) / gap
             if not np.hypot(east, north) <= rules.motion:

@@ -159,7 +159,12 @@ def placed_aside(path: Path) -> Iterator[Path]:
         if aside.is_dir() or path.is_dir():
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path, old)
-        os.replace(aside, path)
+        try:
+            os.replace(aside, path)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(old, path)
+            raise
     except OSError as error:
         raise OutputError(
             f"can not be written: {error.strerror or error}",

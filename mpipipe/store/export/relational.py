@@ -15,6 +15,8 @@ from mpipipe.store.export.rows import Rows
 from mpipipe.store.sky_index import SKY_ORDER, UNPLACED, sky_cells
 
 OBJECT, OBJECT_ID = "object", "objectId"
+_OF_OBJECTS = frozenset({"source", "badSource", "sourceHist"})
+"""Tables whose `objectId` is that of an object; that of `forcedSrc` is of another catalogue."""
 SKY_CELL = Column(
     "skyCell", "i8", "", f"HEALPix cell, nested, order {SKY_ORDER}; NULL without a position"
 )
@@ -60,7 +62,7 @@ class Relation:
         _refuse_alike(rows.schema.name, [column.name for column in columns])
         primary = _primary_key(rows.schema)
         foreign = {}
-        if rows.schema.name != OBJECT and OBJECT_ID in names and OBJECT in tables:
+        if rows.schema.name in _OF_OBJECTS and OBJECT_ID in names and OBJECT in tables:
             foreign[OBJECT_ID] = (OBJECT, OBJECT_ID)
         indexed = [
             column.name
