@@ -76,9 +76,19 @@ def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: Sky
             with all_or_none(world):
                 rows = _sky_rows(ledger, sky, share, schemas[name])
             by_sky = name not in _PLACED_AS
-            publish_catalogue(world, layout.catalogue(name), schemas[name], rows, by_sky=by_sky)
+            n_rows[name] = publish_catalogue(
+                world, layout.catalogue(name), schemas[name], rows, by_sky=by_sky
+            )
         except MpipipeError as error:
             fail_together(error)
+    n_sources = n_rows[SOURCE.name] + n_rows[BAD_SOURCE.name]
+    if ledger.is_final.all() and n_sources != sky.n_own.sum():
+        error = OutputError(
+            f"{sky.n_own.sum()} sources went into the association, {n_sources} came out",
+            file=layout.cells,
+            way_out="resume with --force; if it stays so, it is a defect of mpipipe",
+        )
+        fail_together(error)
     return sorted(schemas)
 
 

@@ -8,7 +8,7 @@ memory. DuckDB has no access to files, no extensions, and a configuration that c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
