@@ -12,6 +12,7 @@ import numpy as np
 
 from mpipipe.data.association import BAD_SOURCE, BAD_SOURCE_HIST, SOURCE, SOURCE_HIST
 from mpipipe.data.errors import MpipipeError, OutputError
+from mpipipe.data.outcome import OutcomeKind
 from mpipipe.data.schema import Schema
 from mpipipe.data.sky_cells import NOWHERE, finest_cells
 from mpipipe.parallel import injection
@@ -82,13 +83,13 @@ def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: Sky
         except MpipipeError as error:
             fail_together(error)
     n_sources = n_rows[SOURCE.name] + n_rows[BAD_SOURCE.name]
-    if ledger.is_final.all() and n_sources != sky.n_own.sum():
-        error = OutputError(
+    if (ledger.kinds == OutcomeKind.DONE).all() and n_sources != sky.n_own.sum():
+        lost = OutputError(
             f"{sky.n_own.sum()} sources went into the association, {n_sources} came out",
             file=layout.cells,
             way_out="resume with --force; if it stays so, it is a defect of mpipipe",
         )
-        fail_together(error)
+        fail_together(lost)
     return sorted(schemas)
 
 
