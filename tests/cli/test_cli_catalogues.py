@@ -24,6 +24,7 @@ from mpipipe.data.errors import ConfigError, MpipipeError
 from mpipipe.data.schema import Column, Schema
 from mpipipe.store.export.exporting import format_names
 from mpipipe.store.hdf5 import Alone, publish_catalogue
+from mpipipe.store.query import open_query
 from mpipipe.store.sky_index import sky_order
 
 RUNNER = CliRunner()
@@ -142,6 +143,18 @@ def test_export_says_what_is_wrong(run, words, message):
 @pytest.fixture
 def duckdb():
     return pytest.importorskip("duckdb", reason="needs duckdb (extra query)")
+
+
+def test_names_that_differ_by_case(tmp_path, duckdb):
+    schema = Schema("t", "", tuple(Column(n, "f4", "", "", "") for n in ("mag_r", "mag_R")))
+    rows = schema.empty(2)
+    rows["mag_r"], rows["mag_R"] = 1.0, 10.0
+    path = tmp_path / "t.h5"
+    publish_catalogue(Alone(), path, schema, {0: rows})
+    with open_query({"t": path}) as query:
+        found = list(query.rows('SELECT "mag_r", "mag_R_2" FROM t').chunks())
+    assert found[0]["mag_r"].tolist() == [1.0, 1.0]
+    assert found[0]["mag_R_2"].tolist() == [10.0, 10.0]
 
 
 def test_query(run, duckdb):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from mpipipe.data.association import NO_OBJECT
+from mpipipe.run.ledger import NO_OUTCOME, Ledger
+from mpipipe.run.sky_plan import plans_of, read_sky_plan
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.hdf5 import opened_catalogue, read_catalogue
 from mpipipe.store.layout import RunLayout
@@ -134,12 +137,31 @@ def test_a_changed_option_makes_objects_alone_again(
 
 
 def test_without_association_there_are_no_objects(run: Path, mpipipe: Mpipipe) -> None:
-    (RunLayout.at(run).completion).unlink()
     done = mpipipe("run", "-q", "--resume", run, "--set", "associate.enabled=false", root=run)
     assert done.code == 0, done.err
     listed = {product[1] for product in done.json("completion.json")["products"]}
     assert "catalogs/src.h5" in listed
     assert "catalogs/object.h5" not in listed
+    assert not RunLayout.at(run).catalogue("object").exists(), "a table of other options was left"
+
+
+def test_what_was_done_again_has_no_older_record(finished: Path) -> None:
+    """A cell that fails now must not be published from a record of another processing."""
+    layout = RunLayout.at(finished)
+    plan = plans_of(layout)[1]
+    assert Ledger.read(layout, plan).is_final.all()
+    since = np.zeros(len(plan.tasks), dtype=np.int64)
+    since[-1] = 2
+    ledger = Ledger.read(layout, plan, since=since)
+    assert ledger.kinds[-1] == NO_OUTCOME and ledger.is_final[:-1].all()
+
+
+def test_seams_follow_from_all_cells(finished: Path) -> None:
+    sky = read_sky_plan(RunLayout.at(finished))
+    digests = sky.digests.copy()
+    digests[0] = b"0" * 64
+    other = replace(sky, digests=digests)
+    assert sky.made_of(sky.seams_task) != other.made_of(sky.seams_task)
 
 
 def test_status_tells_of_cells_and_seams(finished: Path, mpipipe: Mpipipe) -> None:

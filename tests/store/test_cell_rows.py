@@ -50,6 +50,18 @@ def test_files_are_the_same_whatever_way_rows_came(tmp_path):
     ]
 
 
+def test_checksums_follow_from_facts_and_cell_too(tmp_path):
+    rows = travelling(40)
+    rows["cell"] = 0
+    found = set()
+    for number, (name, fwhm) in enumerate([("a", 1.0), ("a", 1.1), ("b", 1.0)]):
+        path = tmp_path / str(number) / f"{name}.columns"
+        writer = CellRowsWriter({0: path}, 1 << 20, {"fwhm": fwhm})
+        writer.add(rows)
+        found.add(writer.finish(0)[2])
+    assert len(found) == 3
+
+
 def test_rows_of_a_writer_that_died_do_not_come_back(tmp_path):
     died = CellRowsWriter({0: tmp_path / "0.columns"}, 1)
     rows = travelling(50)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpipipe.data.association import FLUX_KINDS, SOURCE
+from mpipipe.data.association import FLUX_KINDS, SOURCE, object_schema
 from mpipipe.data.refcat import ReferenceStars, reference_rows
 from mpipipe.stages.sa.associate import Association, associate
+from mpipipe.stages.sa.epochs import epochs_of
 from mpipipe.stages.sa.initialize import InitializeConfig
 from mpipipe.stages.sa.source_cluster_attributes import SourceClusterAttributesConfig
 
@@ -179,3 +180,24 @@ def test_bad_sources_and_histories() -> None:
     assert done.source_hist["objectId"].tolist() == [rows["id"][6]] * 2
     kept = run(rows, **{"sa.initialize": InitializeConfig(reject=(), min_snr=0.0)})
     assert kept.bad_source["reason"].tolist() == [b"no position"]
+
+
+def test_ccds_of_a_visit_may_differ_in_time():
+    rows = SOURCE.empty(4)
+    rows["visit"], rows["mjd"] = [7, 7, 9, 9], [60000.0, 60000.1, 60001.0, 60001.0]
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2]):
+        epochs = epochs_of(rows, np.array(order))
+        assert epochs.number.tolist() == [0, 0, 1, 1] and epochs.n_visits == 2
+        times = epochs.years[epochs.moment] * 365.25
+        assert np.allclose(times, rows["mjd"][order])
+    assert epochs_of(rows, np.zeros(0, dtype=np.int64)).n_visits == 0
+
+
+def test_bands_of_any_name_make_columns():
+    names = [column.name for column in object_schema(("r", "550/30 nm")).columns]
+    assert "psfMag_550_30_nm" in names and not any("/" in name for name in names)
+    rows = SOURCE.empty(1)
+    rows["id"], rows["band"], rows["ra"], rows["snr"], rows["psfFlux"] = 1, b"550/30 nm", 5, 9, 3
+    rows["psfFluxErr"] = 1.0
+    done = associate(rows, np.ones(1, bool), None, ("r", "550/30 nm"), 1.0, 0.0)
+    assert done.object["psfFluxMean_550_30_nm"].tolist() == [3.0]
