@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from mpipipe.data.schema import Column, Schema
+from mpipipe.data.src import FAMILY, PIXEL_FLAGS, POSITION
 
 NO_OBJECT = -1
 """`objectId` of a source that is part of no object."""
@@ -25,6 +26,14 @@ _FLUX_NAMES = {
     "cModel": "the galaxy model",
 }
 
+_OF_SRC = {column.name: column for column in (*FAMILY, *POSITION, *PIXEL_FLAGS)}
+
+
+def _as_in_src(*names: str) -> tuple[Column, ...]:
+    """Columns that mean here what they mean in `src`."""
+    return tuple(_OF_SRC[name] for name in names)
+
+
 IDENTITY: tuple[Column, ...] = (
     Column("id", "i8", "", "source id, as in src", "meta.id;meta.main"),
     Column("objectId", "i8", "", "object it is part of; -1 for none", "meta.id.parent"),
@@ -35,11 +44,7 @@ IDENTITY: tuple[Column, ...] = (
 )
 
 PLACE: tuple[Column, ...] = (
-    Column("ra", "f8", "deg", "right ascension (ICRS); NaN without a WCS", "pos.eq.ra;meta.main"),
-    Column("dec", "f8", "deg", "declination (ICRS); NaN without a WCS", "pos.eq.dec;meta.main"),
-    Column("raErr", "f4", "mas", "standard error of ra times cos(dec)", "stat.error;pos.eq.ra"),
-    Column("decErr", "f4", "mas", "standard error of dec", "stat.error;pos.eq.dec"),
-    Column("ra_dec_Cov", "f4", "mas2", "covariance of the two", "stat.covariance"),
+    *_as_in_src("ra", "dec", "raErr", "decErr", "ra_dec_Cov"),
     Column("fwhm", "f4", "arcsec", "FWHM of the visit's PSF", "instr.obsty.seeing"),
 )
 
@@ -77,16 +82,18 @@ SHAPE: tuple[Column, ...] = (
 )
 
 FLAGS: tuple[Column, ...] = (
-    Column("flag_blended", "?", "", "its footprint holds other peaks", "meta.code"),
-    Column("flag_monster", "?", "", "a blend of so many that fluxes are doubtful", "meta.code"),
-    Column("flag_streak", "?", "", "on a satellite or aircraft trail", "meta.code"),
-    Column("flag_edge", "?", "", "closer to an edge than the centroid window", "meta.code"),
-    Column("flag_saturated", "?", "", "a pixel within 1 FWHM is saturated", "meta.code"),
-    Column("flag_near_saturated", "?", "", "a pixel within 2 FWHM is saturated", "meta.code"),
-    Column("flag_bad", "?", "", "a pixel within 1 FWHM can not be used", "meta.code"),
-    Column("flag_cr", "?", "", "a pixel within 1 FWHM was hit by a cosmic ray", "meta.code"),
-    Column("flag_suspect", "?", "", "a pixel within 1 FWHM is doubtful", "meta.code"),
-    Column("flag_centroid", "?", "", "no fit gave the position", "meta.code"),
+    *_as_in_src(
+        "flag_blended",
+        "flag_monster",
+        "flag_streak",
+        "flag_edge",
+        "flag_saturated",
+        "flag_near_saturated",
+        "flag_bad",
+        "flag_cr",
+        "flag_suspect",
+        "flag_centroid",
+    ),
     Column("flag_psfFlux", "?", "", "the PSF fit failed", "meta.code"),
 )
 

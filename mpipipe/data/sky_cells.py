@@ -93,7 +93,10 @@ class SkyCells:
         return len(self.orders)
 
     def name(self, number: int) -> str:
-        """What people and files call a cell, e.g. ``5-1234``."""
+        """What people and files call a cell, e.g. ``5-1234``; the number behind the last is that of
+        the rows without a position."""
+        if number == len(self):
+            return "nowhere"
         return f"{self.orders[number]}-{self.pixels[number]}"
 
     @cached_property

@@ -161,16 +161,17 @@ class Gathering:
         fwhm: list[float] = []
         mjd: list[float] = []
         visits: list[int] = []
-        n_rows = 0
+        n_rows = n_waiting = 0
         waiting: list[np.ndarray] = []
         bands: set[bytes] = set()
         for rows in self._tables():
             finest = finest_cells(rows["ra"], rows["dec"])
             waiting.append(parents(finest[finest != NOWHERE], SMALLEST_CELL))
             n_rows += len(rows)
-            if sum(map(len, waiting)) > max(len(pixels), _AT_ONCE):
+            n_waiting += len(waiting[-1])
+            if n_waiting > max(len(pixels), _AT_ONCE):
                 pixels, counts = _sum_up_more(pixels, counts, waiting)
-                waiting = []
+                waiting, n_waiting = [], 0
             if len(rows):
                 visits.append(int(rows["visit"][0]))
                 fwhm.append(float(rows["fwhm"][0]))
@@ -204,13 +205,12 @@ class Gathering:
         open_ones = np.setdiff1d(np.arange(n_files), finished["cell"])
         rank_of = np.full(n_files, NOWHERE)
         rank_of[open_ones] = np.arange(len(open_ones)) % world.size
-        names = [*(cells.name(number) for number in range(len(cells))), "nowhere"]
         mine = np.flatnonzero(rank_of == world.rank).tolist()
         buffer = int(self._context.config.associate.round_memory * 1e6)
         # What a cell gives follows from these, too.
         facts = {"fwhm": found.fwhm, "years": found.years, "bands": found.bands, "halo": halo}
         with all_or_none(world):
-            files = {n: layout.cell_rows(names[n]) for n in mine}
+            files = {n: layout.cell_rows(cells.name(n)) for n in mine}
             writer = CellRowsWriter(files, buffer, facts, str(self._incarnation))
         exchange(world, self._batches(cells, halo, rank_of), writer.add, TRAVELLING, buffer)
         with all_or_none(world):

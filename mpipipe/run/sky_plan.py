@@ -81,7 +81,7 @@ class SkyPlan:
 
     def name(self, number: int) -> str:
         """What a cell's file is called; `seams_task` stands for the rows without a position."""
-        return "nowhere" if number == self.seams_task else self.cells.name(number)
+        return self.cells.name(number)
 
     def plan(self, raw: str) -> Plan:
         """Its tasks."""
