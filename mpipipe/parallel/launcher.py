@@ -33,3 +33,10 @@ def detect_launcher(environ: Mapping[str, str]) -> Launcher | None:
     if "PMIX_RANK" in environ or "PMI_RANK" in environ or "PALS_RANKID" in environ:
         return Launcher("a PMI launcher", None)
     return None
+
+
+def is_first(environ: Mapping[str, str]) -> bool:
+    """Whether this process will be rank 0, as far as the environment tells; before MPI starts."""
+    keys = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID",
+            "SLURM_PROCID")  # fmt: skip
+    return next((environ[key] for key in keys if key in environ), "0") == "0"

@@ -23,10 +23,15 @@ from mpipipe.data.inventory import FrameFiles
 from mpipipe.data.mask import DETECTIONS, DTYPE, bits
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.run.basis import versions
 from mpipipe.run.completion import fault_of, products_of
-from mpipipe.run.context import Earlier, RunContext, TaskResultTables
+from mpipipe.run.context import MASTERS, Earlier, RunContext, TaskResultTables
 from mpipipe.run.failures import Failures
+from mpipipe.run.origin import (
+    origin_of,
+    origin_of_masters,
+    origin_of_sources,
+    without_sources,
+)
 from mpipipe.run.pipelines import AT_POSITIONS, ON_CALEXP, PER_SNAP, PER_VISIT
 from mpipipe.run.reference import positions_for, reference_for
 from mpipipe.run.tables import sdqa_rows
@@ -48,7 +53,9 @@ class _Image:
     n_snaps
         Snaps that could be used.
     provenance
-        Checksums of raw files and masters, digest of the image's options.
+        What it follows from.
+    masters
+        The masters behind it, rows of `MASTERS`.
     """
 
     calexp: images.SettledExposure
@@ -58,8 +65,12 @@ class _Image:
     warnings: list[str]
     n_snaps: int
     provenance: dict[str, str]
+    masters: np.ndarray
 
 
+_TABLES_OF_IMAGE = frozenset(
+    ("snapsrc", "sdqa", "image", "masters", "products", "inputs", "input_paths")
+)
 _NOTES = np.dtype([("n_warnings", "i4"), ("n_snaps", "i4")])
 """What is noted of an image in the table `image`: how many warnings it gave, and its snaps."""
 
@@ -93,12 +104,11 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
         "snapsrc": image.snap_sources,
         "sdqa": np.concatenate([image.sdqa, measured]),
         "image": np.array([(len(image.warnings), image.n_snaps)], dtype=_NOTES),
+        "masters": image.masters,
     }
     if context.forced is not None:
         result.tables["forcedSrc"] = clipboard["forcedSrc"]
-    provenance = image.provenance | {
-        "configuration sources": context.basis.options_digest("sources")
-    }
+    provenance = image.provenance | origin_of_sources(task, context, result)
     path = context.layout.image("calexp", task.visit, task.ccd)
     result.add_product("calexp", path, image.calexp.write(path, provenance), context.layout)
     path = context.layout.image("psf", task.visit, task.ccd)
@@ -150,7 +160,9 @@ def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _I
     """From raw frames to the calexp as it will be stored; writes the background."""
     sdqa, warnings = Sdqa(), list(task.problems)
     masters = context.masters_for(task.ccd, task.band)
-    exposures, provenance = _snaps(task, context, masters, sdqa, warnings, result)
+    origin = origin_of(task, context.basis, "image") | origin_of_masters(masters)
+    work = _Snaps(task, context, masters, sdqa, warnings, result, origin)
+    exposures, provenance = _all_snaps(work)
     n_snaps = len(exposures)
     clipboard: Clipboard = {
         "exposures": exposures,
@@ -166,9 +178,6 @@ def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _I
     calexp.mask &= DTYPE(~bits(*DETECTIONS))
     settled = images.settle(calexp, products.compression, products.quantize_level)
     context.note_masters(task.ccd, task.band, masters, result)
-    provenance |= {f"master {kind}": digest for kind, digest in masters.checksums.items()}
-    provenance |= {f"version {name}": text for name, text in versions().items()}
-    provenance["configuration image"] = context.basis.options_digest("image")
     background: Background = clipboard["background"]
     path = context.layout.image("bkgd", task.visit, task.ccd)
     digest = images.write_background(path, background, calexp.info, provenance=provenance)
@@ -181,6 +190,7 @@ def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _I
         list(dict.fromkeys(warnings)),  # snaps repeat each other's
         n_snaps,
         provenance,
+        np.array(list(masters.checksums.items()), dtype=MASTERS),
     )
 
 
@@ -190,7 +200,7 @@ def _earlier_image(
     """The image that an earlier attempt made; None if it is not what its record says."""
     context.enter("read image")
     tables, layout = earlier.tables, context.layout
-    if not {"snapsrc", "sdqa", "image", "products", "inputs", "input_paths"} <= set(tables):
+    if not _TABLES_OF_IMAGE <= set(tables):
         return None
     products = {product.kind: product for product in products_of(tables["products"])}
     if not {"calexp", "bkgd"} <= set(products) or len(tables["image"]) != 1:
@@ -208,8 +218,6 @@ def _earlier_image(
         return path in frames or (calibs is not None and Path(path).is_relative_to(calibs))
 
     result.take_over(tables, but=("calexp", "psf"), reads=made_it)
-    provenance = dict(calexp.provenance)
-    provenance.pop("configuration sources", None)
     metrics = tables["sdqa"]["metric"]
     of_sources = np.char.startswith(metrics, b"ic.") | np.char.startswith(metrics, b"sfm.")
     notes = tables["image"][0]
@@ -220,70 +228,89 @@ def _earlier_image(
         tables["sdqa"][~of_sources],
         list(earlier.outcome.warnings[: int(notes["n_warnings"])]),
         int(notes["n_snaps"]),
-        provenance,
+        without_sources(calexp.provenance),
+        tables["masters"],
     )
 
 
-def _snaps(
-    task: Task,
-    context: RunContext,
-    masters: Masters,
-    sdqa: Sdqa,
-    warnings: list[str],
-    result: TaskResultTables,
-) -> tuple[list[Exposure], dict[str, str]]:
-    """Each snap through isr and ca; with the checksums of the files that were used."""
+@dataclass(frozen=True)
+class _Snaps:
+    """What every snap of a task is worked on with, and where its notes go.
+
+    Attributes
+    ----------
+    origin
+        What the snaps follow from besides their own files.
+    """
+
+    task: Task
+    context: RunContext
+    masters: Masters
+    sdqa: Sdqa
+    warnings: list[str]
+    result: TaskResultTables
+    origin: dict[str, str]
+
+
+def _all_snaps(work: _Snaps) -> tuple[list[Exposure], dict[str, str]]:
+    """Each snap through isr and ca; with what those follow from that could be used."""
     exposures: list[Exposure] = []
-    inputs: dict[str, str] = {}
+    origin = dict(work.origin)
     errors: list[BadDataError] = []
-    for files in task.frames:
+    for files in work.task.frames:
         try:
-            exposures.append(_one_snap(task, context, files, masters, sdqa, warnings, result))
+            exposure, inputs = _one_snap(work, files)
         except BadDataError as error:
             errors.append(error)
-            warnings.append(f"snap {files.snap} left out: {error}")
+            work.warnings.append(f"snap {files.snap} left out: {error}")
             continue
-        for path in files.paths:
-            digest = sha256_file(path)
-            inputs[f"input {Path(path).name}"] = digest
-            result.add_input(path, digest)
+        exposures.append(exposure)
+        origin |= inputs
     if not exposures:
         raise errors[0]
-    return exposures, inputs
+    return exposures, origin
 
 
-def _one_snap(
-    task: Task,
-    context: RunContext,
-    files: FrameFiles,
-    masters: Masters,
-    sdqa: Sdqa,
-    warnings: list[str],
-    result: TaskResultTables,
-) -> Exposure:
+def _one_snap(work: _Snaps, files: FrameFiles) -> tuple[Exposure, dict[str, str]]:
+    """A snap, and the checksums of its files."""
+    context = work.context
     context.enter("read")
     if context.camera.kind == "calibrated":
-        return raw.read_calibrated(files, context.camera)
+        return raw.read_calibrated(files, context.camera), _note_inputs(files, work.result)
     frame = raw.read_frame(files, context.camera)
-    warnings.extend(frame.warnings)
+    work.warnings.extend(frame.warnings)
     clipboard: Clipboard = {
         "raw": frame,
-        "masters": masters,
+        "masters": work.masters,
         "corrections": context.corrections,
-        "sdqa": sdqa,
-        "warnings": warnings,
+        "sdqa": work.sdqa,
+        "warnings": work.warnings,
     }
-    keep_channels = context.config.products.post_isr
     run_chain(PER_SNAP, context.stage_configs, clipboard, **context.hooks())
-    exposure: Exposure = clipboard["exposure"]
-    snap = frame.info.snap
-    if keep_channels:
-        path = context.layout.image("postisr", task.visit, task.ccd, f"-{snap}")
-        result.add_product(
-            "postisr", path, images.write_channels(path, clipboard["channels"]), context.layout
-        )
-    if context.config.products.assembled:
-        path = context.layout.image("assembled", task.visit, task.ccd, f"-{snap}")
-        digest = images.write_exposure(path, exposure, provenance={}, compression="none")
-        result.add_product("assembled", path, digest, context.layout)
-    return exposure
+    inputs = _note_inputs(files, work.result)
+    _write_snap(work, frame.info.snap, clipboard, work.origin | inputs)
+    return clipboard["exposure"], inputs
+
+
+def _note_inputs(files: FrameFiles, result: TaskResultTables) -> dict[str, str]:
+    inputs = {}
+    for path in files.paths:
+        digest = sha256_file(path)
+        inputs[f"input {Path(path).name}"] = digest
+        result.add_input(path, digest)
+    return inputs
+
+
+def _write_snap(work: _Snaps, snap: int, clipboard: Clipboard, origin: dict[str, str]) -> None:
+    """The images of a snap that the user wants to keep."""
+    task, result, layout = work.task, work.result, work.context.layout
+    wanted = work.context.config.products
+    if wanted.post_isr:
+        path = layout.image("postisr", task.visit, task.ccd, f"-{snap}")
+        digest = images.write_channels(path, clipboard["channels"], provenance=origin)
+        result.add_product("postisr", path, digest, layout)
+    if wanted.assembled:
+        path = layout.image("assembled", task.visit, task.ccd, f"-{snap}")
+        exposure: Exposure = clipboard["exposure"]
+        digest = images.write_exposure(path, exposure, provenance=origin, compression="none")
+        result.add_product("assembled", path, digest, layout)

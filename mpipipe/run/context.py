@@ -39,6 +39,9 @@ PRODUCTS = Schema(
     ),
 )
 
+MASTERS = np.dtype([("kind", "S64"), ("sha256", "S64")])
+"""The masters that a task has used, those of its own run, too."""
+
 INPUTS = np.dtype([("size", "i8"), ("mtime_ns", "i8"), ("sha256", "S64")])
 """What a file that a task read was like; its path stands beside, in a column of its own width."""
 
@@ -100,6 +103,11 @@ class TaskResultTables:
         inputs = np.array(list(self._inputs.values()), dtype=INPUTS)
         more = {"products": self.products, "inputs": inputs, "input_paths": np.array(paths, "S")}
         return self.tables | more
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The files that were read so far: path to SHA-256."""
+        return {path: digest.decode() for path, (_, _, digest) in self._inputs.items()}
 
     @property
     def products(self) -> np.ndarray:

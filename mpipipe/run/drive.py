@@ -17,18 +17,16 @@ once; products are hashed by the tasks that write them.
 from __future__ import annotations
 
 import os
-import platform
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mpipipe import __version__
 from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.launch import Ranks
+from mpipipe.parallel.launcher import is_first
 from mpipipe.parallel.together import on_master, together
 from mpipipe.parallel.world import World
 from mpipipe.run import lease
@@ -52,6 +50,7 @@ from mpipipe.run.costs import save_costs
 from mpipipe.run.execute import TaskRunner
 from mpipipe.run.halt import HaltWatch, beat, end_beat, refuse_superseded
 from mpipipe.run.handover import Handover
+from mpipipe.run.incarnation import write_incarnation
 from mpipipe.run.ledger import (
     FINAL,
     NO_OUTCOME,
@@ -68,7 +67,7 @@ from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, surve
 from mpipipe.run.sky_plan import SEAMS
 from mpipipe.run.validity import Validity
 from mpipipe.store.checkpoint.writer import CheckpointWriter
-from mpipipe.store.checksums import write_json_atomically
+from mpipipe.store.code_state import CodeState, code_state
 from mpipipe.store.columns import decode_columns, encode_columns
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace import events, log
@@ -141,11 +140,12 @@ def drive(
     """
     result = RunResult()
     runner = TaskRunner(layout)
+    code = code_state() if is_first(os.environ) else None
     with together(runner, runner.prepare) as ranks:
         world = ranks.world
         _warn_of_losses(world, quiet=quiet)
         try:
-            _drive(ranks, layout, make, asked or Resume(), result, quiet=quiet)
+            _drive(ranks, layout, make, asked or Resume(), result, code, quiet=quiet)
         finally:
             result.is_master, result.n_lost = world.is_master, world.n_lost
             if world.is_master and lease.is_held_by(layout, world.id):
@@ -171,13 +171,14 @@ def _drive(
     make: Make | None,
     asked: Resume,
     result: RunResult,
+    code: CodeState | None,
     *,
     quiet: bool,
 ) -> None:
     if make is None and on_master(ranks.world, lambda: _is_done(layout, asked)):
         _tell_of_done(layout, result)
         return
-    incarnation = on_master(ranks.world, lambda: _begin(layout, make, asked, ranks))
+    incarnation = on_master(ranks.world, lambda: _begin(layout, make, asked, ranks, code))
     rank = ranks.world.original_rank
     path = str(log.log_path(layout.logs, rank))
     log.start(
@@ -220,11 +221,13 @@ def _drive(
     ledgers = [ledger]
     world = ranks.world
     on_master(world, lambda: _refuse_lost(layout, ended, ledger))
-    names = world.step(lambda: publish_tables(world, layout, ledger, plan))
+    names = world.step(lambda: publish_tables(world, layout, ledger, plan, context.basis))
     if association is not None:
-        sky, ledgers = association.sky, [ledger, sky_ledger(layout, association, context)]
-        on_master(world, lambda: _refuse_lost(layout, association.kinds, ledgers[-1]))
-        names += world.step(lambda: publish_sky_tables(world, layout, ledgers[-1], sky))
+        sky, of_sky = association.sky, sky_ledger(layout, association, context)
+        ledgers.append(of_sky)
+        on_master(world, lambda: _refuse_lost(layout, association.kinds, of_sky))
+        basis = context.basis
+        names += world.step(lambda: publish_sky_tables(world, layout, of_sky, sky, basis))
 
     def complete() -> int:
         refuse_superseded(layout, incarnation)
@@ -240,7 +243,9 @@ def _drive(
 # -- the master's part ----------------------------------------------------------------------------
 
 
-def _begin(layout: RunLayout, make: Make | None, asked: Resume, ranks: Ranks) -> int:
+def _begin(
+    layout: RunLayout, make: Make | None, asked: Resume, ranks: Ranks, code: CodeState | None
+) -> int:
     """Plan and provenance into the run folder; the number of this incarnation."""
     if make is not None:
         _make_once(layout, make, ranks.world)
@@ -252,17 +257,8 @@ def _begin(layout: RunLayout, make: Make | None, asked: Resume, ranks: Ranks) ->
     incarnation = max(layout.incarnations(), default=0) + 1
     layout.record_folder(incarnation).mkdir(parents=True)
     context, plan = load_run(layout)
-    facts = {
-        "incarnation": incarnation,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "ranks": ranks.world.size,
-        "hosts": sorted({peer.host for peer in ranks.world.peers}),
-        "user": os.environ.get("USER", ""),
-        "machine": platform.platform(),
-        "mpipipe": __version__,
-        "basis": context.basis.parts,
-    }
-    write_json_atomically(layout.provenance(incarnation), facts)
+    hosts = [peer.host for peer in ranks.world.peers]
+    write_incarnation(layout, incarnation, hosts, context.basis, code)
     begin_checkpoint(layout, context.config.checkpoint, plan, incarnation, ranks.world.size)
     beat(layout)
     return incarnation

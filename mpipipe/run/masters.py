@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
+
 from mpipipe.data.errors import BadDataError, NoWorkError
 from mpipipe.data.exposure import Masters
 from mpipipe.data.inventory import FrameFiles
@@ -18,8 +20,8 @@ from mpipipe.data.masters import MasterFrame
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.data.raw import RawFrame
 from mpipipe.data.sdqa import Sdqa
-from mpipipe.run.basis import versions
-from mpipipe.run.context import RunContext, TaskResultTables
+from mpipipe.run.context import MASTERS, RunContext, TaskResultTables
+from mpipipe.run.origin import origin_of
 from mpipipe.run.tables import sdqa_rows
 from mpipipe.run.task import Task
 from mpipipe.stages import calibs
@@ -103,10 +105,11 @@ class _Bench:
         self.context.enter("output")
         result = self.result
         path = store.master_path(folder or self.folder, master.kind, self.task.ccd, self.task.band)
-        provenance = self.inputs | {f"version {name}": text for name, text in versions().items()}
-        provenance["configuration"] = self.context.basis.options_digest("masters")
+        provenance = origin_of(self.task, self.context.basis, "masters") | self.inputs
         digest = store.write_master(path, master, provenance=provenance)
         result.add_product(master.kind, path, digest, self.context.layout)
+        used = [(n, sha) for n, sha in self.inputs.items() if not n.startswith("input ")]
+        result.tables["masters"] = np.array(used, dtype=MASTERS)
         result.tables["sdqa"] = sdqa_rows(self.sdqa, -1, self.task.ccd, self.task.band)
         left_out = any(warning.startswith("left out") for warning in self.warnings)
         result.outcome = Outcome(

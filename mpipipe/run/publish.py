@@ -19,7 +19,9 @@ from mpipipe.parallel import injection
 from mpipipe.parallel.together import all_or_none, fail_together, on_master
 from mpipipe.parallel.world import World
 from mpipipe.run.associate import sky_schemas
+from mpipipe.run.basis import PARTS, Basis
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
+from mpipipe.run.origin import origin_of_tables
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan
 from mpipipe.run.sky_plan import SkyPlan
@@ -27,8 +29,12 @@ from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.store.hdf5 import publish_catalogue
 from mpipipe.store.layout import RunLayout
 
+_PARTS_BEFORE_SKY = ("masters", "image", "sources")
 
-def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) -> list[str]:
+
+def publish_tables(
+    world: World, layout: RunLayout, ledger: Ledger, plan: Plan, basis: Basis
+) -> list[str]:
     """Publish every table that the plan's phases give. Collective; can be done again.
 
     Each rank takes an equal share of the tasks, whoever ran them, so tables do not depend on
@@ -42,6 +48,7 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
     schemas = {schema.name: schema for phase in plan.phases for schema in PHASES[phase].tables}
     if plan.forced is None:
         schemas.pop(FORCED_SRC.name, None)
+    origin = origin_of_tables(basis, _PARTS_BEFORE_SKY)
     share = ledger.task_ids()[world.rank :: world.size]
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     for name in sorted(schemas):
@@ -49,13 +56,15 @@ def publish_tables(world: World, layout: RunLayout, ledger: Ledger, plan: Plan) 
         try:
             with all_or_none(world):
                 rows = _rows(ledger, share, schemas[name])
-            publish_catalogue(world, layout.catalogue(name), schemas[name], rows)
+            publish_catalogue(world, layout.catalogue(name), schemas[name], rows, origin)
         except MpipipeError as error:
             fail_together(error)
     return sorted(schemas)
 
 
-def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: SkyPlan) -> list[str]:
+def publish_sky_tables(
+    world: World, layout: RunLayout, ledger: Ledger, sky: SkyPlan, basis: Basis
+) -> list[str]:
     """Publish the tables of the association. Collective; can be done again.
 
     Each rank takes an equal share of the cells. What lies across their borders stands among the
@@ -68,6 +77,7 @@ def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: Sky
         Names of the tables, sorted.
     """
     schemas = {schema.name: schema for schema in sky_schemas(sky.bands)}
+    origin = origin_of_tables(basis, PARTS)
     on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
     share = range(world.rank, sky.seams_task + 1, world.size)
     n_rows: dict[str, int] = {}
@@ -78,7 +88,7 @@ def publish_sky_tables(world: World, layout: RunLayout, ledger: Ledger, sky: Sky
                 rows = _sky_rows(ledger, sky, share, schemas[name])
             by_sky = name not in _PLACED_AS
             n_rows[name] = publish_catalogue(
-                world, layout.catalogue(name), schemas[name], rows, by_sky=by_sky
+                world, layout.catalogue(name), schemas[name], rows, origin, by_sky=by_sky
             )
         except MpipipeError as error:
             fail_together(error)

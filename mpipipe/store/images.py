@@ -33,6 +33,7 @@ from mpipipe.store.fits import (
     write_bytes_atomically,
     write_fits_atomically,
 )
+from mpipipe.store.provenance_table import provenance_hdu, provenance_rows
 from mpipipe.store.solution_cards import read_astrometry, replace_solution, replace_wcs
 
 if TYPE_CHECKING:
@@ -84,12 +85,13 @@ class SettledExposure:
             planes[f"HIERARCH {key}"] = bit
         with open_fits(io.BytesIO(self._content), as_stored=True) as stored:
             primary, image, variance = stored[0], stored["IMAGE"], stored["VARIANCE"]
+            origin = provenance_hdu(provenance, primary.header)
             replace_solution(primary.header, exposure)
             for plane in (image, variance):
                 replace_wcs(plane.header, initial, wcs)
             step = 1.0 if isinstance(image, fits.BinTableHDU) else 0.0
             mask = _plane_hdu("MASK", exposure.mask, planes, step)
-            hdus = [primary, image, mask, variance, provenance_hdu(provenance)]
+            hdus = [primary, image, mask, variance, origin]
             if exposure.astrometry is not None:
                 hdus.insert(-1, fits.ImageHDU(None, initial, name=_INITIAL))
             content = fits_bytes(fits.HDUList(hdus))
@@ -240,19 +242,6 @@ def _steps(variance: np.ndarray, level: float) -> dict[str, float]:
     }
 
 
-def provenance_hdu(provenance: Mapping[str, str]) -> Any:
-    """The table PROVENANCE of a product: names of inputs and versions to their values."""
-    from astropy.io import fits
-
-    names = np.array(sorted(provenance), dtype="S")
-    values = np.array([provenance[key] for key in sorted(provenance)], dtype="S")
-    columns = [
-        fits.Column("name", f"{max(names.dtype.itemsize, 1)}A", array=names),
-        fits.Column("value", f"{max(values.dtype.itemsize, 1)}A", array=values),
-    ]
-    return fits.BinTableHDU.from_columns(columns, name="PROVENANCE")
-
-
 def read_exposure(path: Path) -> Exposure:
     """Read an exposure that `write_exposure` wrote.
 
@@ -315,8 +304,7 @@ def _read(
             image = np.ascontiguousarray(hdus["IMAGE"].data, dtype=np.float32)
             if mask is None:
                 mask = np.ascontiguousarray(hdus["MASK"].data, dtype=mask_planes.DTYPE)
-                rows = hdus["PROVENANCE"].data
-                provenance = dict(zip(rows["name"].tolist(), rows["value"].tolist(), strict=True))
+                provenance = provenance_rows(hdus)
             variance = np.ascontiguousarray(hdus["VARIANCE"].data, dtype=np.float32)
             wcs = _read_wcs(hdus["IMAGE"].header)
             astrometry = read_astrometry(head, hdus["IMAGE"].header)
@@ -388,8 +376,13 @@ def _read_wcs(header: fits.Header) -> Any:
     return WCS(header)
 
 
-def write_channels(path: Path, stack: ChannelStack) -> str:
+def write_channels(path: Path, stack: ChannelStack, *, provenance: Mapping[str, str]) -> str:
     """Write the channels of one snap after isr, a cube a plane; return the SHA-256.
+
+    Parameters
+    ----------
+    provenance
+        Name of an input, version or digest to its value; one row each in PROVENANCE.
 
     Raises
     ------
@@ -409,6 +402,7 @@ def write_channels(path: Path, stack: ChannelStack) -> str:
     planes = {"IMAGE": stack.image, "MASK": stack.mask, "VARIANCE": stack.variance}
     hdus = [fits.PrimaryHDU(header=header)]
     hdus += [fits.ImageHDU(plane, name=name) for name, plane in planes.items() if plane is not None]
+    hdus.append(provenance_hdu(provenance, hdus[0].header))
     return write_fits_atomically(path, fits.HDUList(hdus))
 
 
@@ -432,8 +426,8 @@ def write_background(
     sigma = fits.ImageHDU(background.sigma, name="SIGMA")
     for hdu in (level, sigma):
         hdu.header["BUNIT"] = "electron"
-    primary = fits.PrimaryHDU(header=header)
-    hdus = [primary, level, sigma, provenance_hdu(provenance)]
+    origin = provenance_hdu(provenance, header)
+    hdus = [fits.PrimaryHDU(header=header), level, sigma, origin]
     return write_fits_atomically(path, fits.HDUList(hdus))
 
 

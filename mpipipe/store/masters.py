@@ -21,6 +21,7 @@ from mpipipe.store.checksums import sha256_file
 from mpipipe.store.fits import open_fits, write_fits_atomically
 from mpipipe.store.fitsfile import FitsFile
 from mpipipe.store.layout import safe_name
+from mpipipe.store.provenance_table import provenance_hdu
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -116,19 +117,7 @@ def write_master(path: Path, master: MasterFrame, *, provenance: Mapping[str, st
             name="CHANNELS",
         )
     )
-    keys = sorted(provenance)
-    columns = {"name": keys, "value": [provenance[key] for key in keys]}
-    hdus.append(
-        fits.BinTableHDU.from_columns(
-            [
-                fits.Column(
-                    name, f"{max(map(len, texts), default=1)}A", array=np.array(texts, dtype="S")
-                )
-                for name, texts in columns.items()
-            ],
-            name="PROVENANCE",
-        )
-    )
+    hdus.append(provenance_hdu(provenance, hdus[0].header))
     return write_fits_atomically(path, fits.HDUList(hdus))
 
 

@@ -20,7 +20,7 @@ from mpipipe.data.errors import BadDataError
 from mpipipe.data.psf import KINDS, Psf
 from mpipipe.data.raw import FrameInfo
 from mpipipe.store.fits import RECOPY, open_fits, write_fits_atomically
-from mpipipe.store.images import provenance_hdu
+from mpipipe.store.provenance_table import provenance_hdu
 
 _FORMATS = {"float64": "D", "int64": "K"}
 
@@ -59,7 +59,8 @@ def write_psf(
     header["NSTARS"] = (psf.n_stars, "stars it was made of")
     header["GUESS"] = (psf.is_guess, "no star stands behind it")
     tables = [_table("PSF", psf.arrays()), _table("APCORR", correction.arrays())]
-    hdus = [fits.PrimaryHDU(header=header), *tables, provenance_hdu(provenance)]
+    origin = provenance_hdu(provenance, header)
+    hdus = [fits.PrimaryHDU(header=header), *tables, origin]
     return write_fits_atomically(path, fits.HDUList(hdus))
 
 

@@ -1,0 +1,59 @@
+"""The table PROVENANCE of a FITS product: names of inputs, options and versions to their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpipipe.store.checksums import sha256_of
+from mpipipe.store.fits import open_fits
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+_NAME = "PROVENANCE"
+
+
+def provenance_hdu(provenance: Mapping[str, str], primary: fits.Header) -> Any:
+    """The table of a product.
+
+    The primary header is given a short form of it: what made the product, with which version of
+    mpipipe, and a checksum over all rows.
+    """
+    from astropy.io import fits
+
+    primary["TASK"] = (provenance.get("task", ""), "what made this file")
+    primary["MPIPIPE"] = (provenance.get("version mpipipe", ""), "version of mpipipe")
+    primary["PROVHASH"] = sha256_of(f"{key} {provenance[key]}" for key in sorted(provenance))
+    columns = {"name": sorted(provenance), "value": [provenance[key] for key in sorted(provenance)]}
+    arrays = {name: np.array([t.encode() for t in texts], "S") for name, texts in columns.items()}
+    return fits.BinTableHDU.from_columns(
+        [
+            fits.Column(name, f"{max(array.dtype.itemsize, 1)}A", array=array)
+            for name, array in arrays.items()
+        ],
+        name=_NAME,
+    )
+
+
+def provenance_rows(hdus: Any) -> dict[str, str]:
+    """The rows of an open product; empty if it has none."""
+    if _NAME not in hdus:
+        return {}
+    rows = hdus[_NAME].data
+    return dict(zip(rows["name"].tolist(), rows["value"].tolist(), strict=True))
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """The rows of a product.
+
+    Raises
+    ------
+    BadDataError
+        If the file is missing or damaged.
+    """
+    with open_fits(path) as hdus:
+        return provenance_rows(hdus)
