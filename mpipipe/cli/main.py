@@ -24,11 +24,14 @@ from mpipipe.cli import (
     lightcurve,
     logs,
     plan,
+    provenance,
     query,
+    recreate,
     refcat,
     run,
     show,
     simulate,
+    slim,
     status,
     stop,
     verify,
@@ -65,6 +68,9 @@ app.command()(logs.logs)
 app.command()(stop.stop)
 app.command()(verify.verify)
 app.command()(show.show)
+app.command()(provenance.provenance)
+app.command()(recreate.recreate)
+app.command()(slim.slim)
 app.command()(export.export)
 app.command()(query.query)
 app.command(context_settings=_NEGATIVE_NUMBERS)(cone.cone)

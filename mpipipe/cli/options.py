@@ -49,6 +49,15 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+VisitOption = Annotated[
+    int | None, typer.Option("--visit", metavar="V", help="Visit; left out: the first.")
+]
+CcdOption = Annotated[
+    str | None, typer.Option("--ccd", metavar="C", help="CCD; left out: the first.")
+]
+BandOption = Annotated[
+    str | None, typer.Option("--band", metavar="B", help="Band of a master flat.")
+]
 CostsOption = Annotated[
     Path | None,
     typer.Option(

@@ -107,7 +107,8 @@ def _find(
         if wanted
         else f"its plan has no visit {visit} with CCD {ccd}",
         file=layout.root,
-        way_out=f"ls {layout.root}/{kind} shows what is there",
+        way_out=f"mpipipe recreate {layout.root} {kind} --restore, if it was removed by slim; "
+        f"ls {layout.root}/{kind} shows what is there",
     )
 
 

@@ -40,11 +40,17 @@ def verify(
             "faults": verdict.faults,
             "outcomes": verdict.outcomes,
             "digest": verdict.digest,
+            "removed": verdict.n_removed,
         }
         typer.echo(json.dumps(facts))
     else:
         for fault in verdict.faults:
             typer.echo(fault)
+        if verdict.n_removed:
+            typer.echo(
+                f"{verdict.n_removed} products were removed to save space; mpipipe recreate makes "
+                "them again"
+            )
         state = "NOT as written" if verdict.faults else "verified"
         typer.echo(f"{verdict.n_products} products {state}; digest {verdict.digest[:16]}")
     if not verdict.is_verified:

@@ -72,9 +72,9 @@ _CATALOGUES = ("reference catalogue", "catalogue of positions")
 _FOLDER = "folder of the "
 """Before a catalogue's name: tells one that somebody chose instead from one whose content has
 changed."""
+CODE_CHANGED = "mpipipe's code has changed"
 _THINGS = {
     "camera": "the camera's description",
-    "code": "mpipipe's code",
     **{name: f"the {name}" for name in _CATALOGUES},
 }
 
@@ -153,7 +153,7 @@ class Basis:
                     wished.append(f"the {name} is {now[_FOLDER + name] or 'none'}, "
                                   f"was {was.get(_FOLDER + name) or 'none'}")  # fmt: skip
                 else:
-                    met.append(f"{_THINGS[name]} has changed")
+                    met.append(CODE_CHANGED if name == "code" else f"{_THINGS[name]} has changed")
         return Changes(tuple(dict.fromkeys(wished)), tuple(dict.fromkeys(met)))
 
 

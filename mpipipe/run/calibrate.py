@@ -200,7 +200,7 @@ def _earlier_image(
     """The image that an earlier attempt made; None if it is not what its record says."""
     context.enter("read image")
     tables, layout = earlier.tables, context.layout
-    if not _TABLES_OF_IMAGE <= set(tables):
+    if not set(tables) >= _TABLES_OF_IMAGE:
         return None
     products = {product.kind: product for product in products_of(tables["products"])}
     if not {"calexp", "bkgd"} <= set(products) or len(tables["image"]) != 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpipipe.data.errors import BadDataError
+from mpipipe.run.removed import read_removed
 from mpipipe.store.checksums import read_json, sha256_file, sha256_of, write_json_atomically
 from mpipipe.store.layout import RunLayout
 
@@ -78,16 +79,19 @@ class Verdict:
         Phase to number of tasks by kind of outcome.
     digest
         SHA-256 over all products: equal for equal results.
+    n_removed
+        Products that `mpipipe slim` has removed.
     """
 
     n_products: int
     faults: tuple[str, ...]
     outcomes: dict[str, dict[str, int]]
     digest: str
+    n_removed: int = 0
 
     @property
     def is_verified(self) -> bool:
-        """Whether every product is as it was written."""
+        """Whether every product is as it was written, or was removed to be made again."""
         return not self.faults
 
 
@@ -137,8 +141,13 @@ def verify_run(layout: RunLayout) -> Verdict:
         If there is no completion record, or it is damaged.
     """
     found = read_completion(layout)
-    faults = [fault for product in found.products if (fault := fault_of(layout, product))]
-    return Verdict(len(found.products), tuple(faults), found.outcomes, found.digest)
+    removed = read_removed(layout)
+    gone = [p for p in found.products if p.path in removed and not layout.inside(p.path).exists()]
+    missed = set(gone)
+    looked_at = (product for product in found.products if product not in missed)
+    faults = [fault for product in looked_at if (fault := fault_of(layout, product))]
+    n_products = len(found.products)
+    return Verdict(n_products, tuple(faults), found.outcomes, found.digest, len(gone))
 
 
 def fault_of(layout: RunLayout, product: Product, *, content: bool = True) -> str:

@@ -19,7 +19,7 @@ from mpipipe.data.refcat import ReferenceStars
 from mpipipe.data.schema import Column, Schema
 from mpipipe.run.basis import Basis
 from mpipipe.run.config import AnyConfig
-from mpipipe.stages.stage import Stage, StageConfig
+from mpipipe.stages.stage import Stage, StageConfig, ValuesHook
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.refcat.index import FILE_NAME as INDEX_NAME
@@ -139,6 +139,8 @@ class RunContext:
         Name of what is running now; an outcome names it when it goes wrong.
     on_stage
         Called with the name of each stage that is entered (for logs and traces).
+    on_values
+        Called after each stage with all values as it leaves them.
     """
 
     layout: RunLayout
@@ -149,6 +151,7 @@ class RunContext:
     forced: Path | None = None
     stage: str = ""
     on_stage: Callable[[str], None] | None = None
+    on_values: ValuesHook | None = None
     stage_configs: dict[str, StageConfig] = field(init=False)
     times: list[tuple[bytes, float, float]] = field(default_factory=list)
     earlier: Earlier | None = None
@@ -226,7 +229,8 @@ class RunContext:
 
     def hooks(self) -> dict[str, Callable[..., None]]:
         """The callbacks that `run_chain` takes."""
-        return {"before": self._before, "after": self._after}
+        hooks: dict[str, Callable[..., None]] = {"before": self._before, "after": self._after}
+        return hooks if self.on_values is None else hooks | {"seen": self.on_values}
 
     def _before(self, step: Stage) -> None:
         self.enter(step.name)

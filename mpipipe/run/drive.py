@@ -63,6 +63,7 @@ from mpipipe.run.measure import costs_of_run
 from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
 from mpipipe.run.plan import Plan, load_run, require_run
 from mpipipe.run.publish import publish_sky_tables, publish_tables
+from mpipipe.run.removed import forget_restored
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
 from mpipipe.run.sky_plan import SEAMS
 from mpipipe.run.validity import Validity
@@ -234,6 +235,7 @@ def _drive(
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
         remove_rows(layout)
+        forget_restored(layout)
         return _complete(layout, ledgers, names, result)
 
     # A rank leaves only after the agreement that ends this: the record is there by then.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpipipe import __version__
+from mpipipe import __version__, jit_cache
 from mpipipe.data.errors import BadDataError
 from mpipipe.run.basis import Basis
 from mpipipe.store.checksums import read_json, write_json_atomically
@@ -53,6 +53,7 @@ def write_incarnation(
         "rank_hosts": list(hosts),
         "user": os.environ.get("USER", ""),
         "machine": platform.platform(),
+        "cpu": jit_cache.cpu_key(),
         "mpipipe": __version__,
         "code": {"describe": state.describe, "diff": state.diff},
         "environment": {"python": platform.python_version()} | environment(),
@@ -69,6 +70,8 @@ class Incarnation:
     ----------
     hosts
         By rank.
+    cpu
+        The type of CPU of rank 0's host, as `jit_cache.cpu_key` names it.
     environment
         Name to version of all that was installed, Python itself included.
     basis
@@ -83,6 +86,7 @@ class Incarnation:
     describe: str
     is_dirty: bool
     environment: dict[str, str]
+    cpu: str
     basis: Basis | None
 
 
@@ -104,5 +108,6 @@ def read_incarnation(layout: RunLayout, number: int) -> Incarnation:
         str(code.get("describe", "")),
         bool(code.get("diff")),
         dict(facts.get("environment") or {}),
+        str(facts.get("cpu", "")),
         Basis.from_json(facts.get("basis")),
     )

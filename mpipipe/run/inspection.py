@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mpipipe.data.errors import BadDataError
-from mpipipe.run.completion import fault_of, products_of
+from mpipipe.run.completion import Product, fault_of, products_of
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
 from mpipipe.run.plan import CALIB_PHASES
+from mpipipe.run.removed import read_removed
 from mpipipe.store.checksums import sha256_file
 
 _MOST_TASKS = 5000
@@ -89,6 +90,7 @@ class _Looker:
     def __init__(self, ledger: Ledger, most_bytes: float) -> None:
         self._ledger = ledger
         self._bytes_left = most_bytes
+        self._removed = read_removed(ledger.layout)
         self.altered: list[int] = []  # tasks with an input that has changed
 
     def fault(self, task_id: int) -> str:
@@ -99,6 +101,8 @@ class _Looker:
             return str(error)
         if (rows := tables.get("products")) is not None:
             for product in products_of(rows):
+                if self._is_removed(product):
+                    continue
                 reads = self._spend(product.size)
                 if fault := fault_of(self._ledger.layout, product, content=reads):
                     return fault
@@ -107,6 +111,11 @@ class _Looker:
                 self.altered.append(task_id)
                 return f"{os.fsdecode(path)}: another file than the one that was processed"
         return ""
+
+    def _is_removed(self, product: Product) -> bool:
+        """Whether it was removed to save space. Another one of its name would be looked at."""
+        is_known = self._removed.get(product.path) == product.sha256
+        return is_known and not self._ledger.layout.inside(product.path).exists()
 
     def _has_changed(self, path: str, row: np.void) -> bool:
         """Whether an input is another file now. One that is gone is not missed any more."""

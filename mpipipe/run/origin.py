@@ -30,7 +30,8 @@ _OF_SOURCES = ("code sources", "configuration sources", "option ic.", "option sf
 def origin_of(task: Task, basis: Basis, part: str) -> dict[str, str]:
     """Task, options, code, camera and versions behind one of `mpipipe.run.basis.PARTS`."""
     facts = basis.parts[part]
-    rows = {"task": f"{task.phase} {task.label}", "camera": str(facts["camera"])}
+    label = task.label if task.visit < 0 else f"{task.phase} {task.label}"
+    rows = {"task": label, "camera": str(facts["camera"])}
     rows[f"code {part}"] = str(facts["code"])
     rows[f"configuration {part}"] = basis.options_digest(part)
     for name, value in facts.items():

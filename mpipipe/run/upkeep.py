@@ -231,7 +231,7 @@ def repair(layout: RunLayout) -> list[tuple[str, str, int]]:
     OutputError
         If the disk is full; the old file is untouched then.
     """
-    _refuse_running(layout)
+    refuse_running(layout)
     done = []
     for facts in list_checkpoints(layout, verify=True):
         if not facts.damage:
@@ -275,7 +275,7 @@ def compact(layout: RunLayout) -> Compacted:
     OutputError
         If the disk is full; nothing is removed then.
     """
-    _refuse_running(layout)
+    refuse_running(layout)
     before = list_checkpoints(layout, verify=True)
     if any(facts.damage for facts in before):
         raise BadDataError(
@@ -333,7 +333,14 @@ def _free_name(path: Path) -> Path:
     return found
 
 
-def _refuse_running(layout: RunLayout) -> None:
+def refuse_running(layout: RunLayout) -> None:
+    """Refuse to touch a run that somebody works on.
+
+    Raises
+    ------
+    ConfigError
+        If its master has given a sign of life just now.
+    """
     try:
         silent = time.time() - layout.heartbeat.stat().st_mtime
     except OSError:

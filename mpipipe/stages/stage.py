@@ -129,6 +129,10 @@ StageHook = Callable[[Stage, float, float], None]
 """Called after each stage with (stage, wall seconds, CPU seconds)."""
 
 
+ValuesHook = Callable[[Stage, Clipboard], None]
+"""Called after each stage with the clipboard as it leaves it."""
+
+
 FailureHook = Callable[[Stage, Exception], None]
 """Called with a stage that has failed and has a fallback, and with its error."""
 
@@ -140,6 +144,7 @@ def run_chain(
     *,
     before: Callable[[Stage], None] | None = None,
     after: StageHook | None = None,
+    seen: ValuesHook | None = None,
     failed: FailureHook | None = None,
 ) -> Clipboard:
     """Run stages in order on a clipboard, which is changed and returned.
@@ -150,6 +155,8 @@ def run_chain(
         Stage name to its options; a stage that is absent runs with its defaults.
     before, after
         Called around every stage: the caller keeps the name of the running stage and the times.
+    seen
+        Called after every stage: what it raises ends the chain and goes to the caller.
     failed
         Called when a stage that has a fallback fails, before the fallback is taken; without it
         errors of such stages go to the caller like all others.
@@ -179,4 +186,6 @@ def run_chain(
         clipboard.update(added)
         if after is not None:
             after(step, perf_counter() - wall, process_time() - cpu)
+        if seen is not None:
+            seen(step, clipboard)
     return clipboard

@@ -85,6 +85,11 @@ class RunLayout:
         return self.root / "completion.json"
 
     @property
+    def slimmed(self) -> Path:
+        """Products that were removed since they can be made again (JSON)."""
+        return self.root / "slimmed.json"
+
+    @property
     def calibs(self) -> Path:
         """Masters, when the run builds them itself."""
         return self.root / "calibs"

@@ -47,6 +47,27 @@ def provenance_rows(hdus: Any) -> dict[str, str]:
     return dict(zip(rows["name"].tolist(), rows["value"].tolist(), strict=True))
 
 
+def parts_that_differ(path: Path, other: Path) -> tuple[str, ...]:
+    """Names of the extensions whose data differ between two FITS files, headers not looked at.
+
+    Raises
+    ------
+    BadDataError
+        If one of the files is missing or damaged.
+    """
+    with open_fits(path, as_stored=True) as ours, open_fits(other, as_stored=True) as theirs:
+        mine, its = _contents(ours), _contents(theirs)
+    return tuple(name for name in {**mine, **its} if mine.get(name) != its.get(name))
+
+
+def _contents(hdus: Any) -> dict[str, bytes]:
+    """The data of each extension, by name."""
+    return {
+        hdu.name: b"" if hdu.data is None else np.ascontiguousarray(hdu.data).tobytes()
+        for hdu in hdus
+    }
+
+
 def read_provenance(path: Path) -> dict[str, str]:
     """The rows of a product.
 

@@ -1,0 +1,243 @@
+"""Products made again from raw frames: identical, or what differs is named; and what follows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mpipipe.data.errors import BadDataError, ConfigError
+from mpipipe.run import basis
+from mpipipe.run.completion import verify_run
+from mpipipe.run.lineage import Lineage
+from mpipipe.run.lineage_formats import FORMATS
+from mpipipe.run.plan import load_run
+from mpipipe.run.recreate import Recreator, Verdict, Wanted
+from mpipipe.run.removed import read_removed
+from mpipipe.run.slim import restore, slim
+from mpipipe.store.layout import RunLayout
+from mpipipe.store.provenance_table import read_provenance
+
+from .conftest import Mpipipe
+
+
+@pytest.fixture(scope="module")
+def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
+    """A finished run on a copy of the frames, which tests may alter and put back."""
+    from mpipipe.run.drive import drive
+    from mpipipe.run.prepare import Request, make_run
+
+    root = tmp_path_factory.mktemp("recreate")
+    shutil.copytree(tiny, root / "raw")
+    layout = RunLayout.at(root / "run")
+    drive(layout, lambda: make_run(Request(root / "raw"), layout), quiet=True)
+    (layout.heartbeat).unlink(missing_ok=True)
+    return layout
+
+
+@pytest.fixture
+def layout(done: RunLayout, tmp_path: Path) -> RunLayout:
+    """A copy of it."""
+    shutil.copytree(done.root, tmp_path / "run")
+    return RunLayout.at(tmp_path / "run")
+
+
+def again(layout: RunLayout, wanted: Wanted, folder: Path) -> Verdict:
+    recreator = Recreator(layout)
+    try:
+        return recreator.recreate(wanted, folder / "again.fits")
+    finally:
+        recreator.close()
+
+
+@pytest.mark.parametrize(
+    "kind", ["calexp", "bkgd", "psf", "bias", "gain", "dark", "flat", "defects"]
+)
+def test_every_kind_comes_out_identical(done: RunLayout, kind: str, tmp_path: Path) -> None:
+    verdict = again(done, Wanted(kind), tmp_path)
+    assert verdict.failure == ""
+    assert verdict.differences == ()
+    assert [file.is_identical for file in verdict.files] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["again.fits"], "nothing else is left"
+
+
+def test_stages_leave_their_images(done: RunLayout, tmp_path: Path) -> None:
+    from astropy.io import fits
+
+    verdict = again(done, Wanted("calexp", stage="isr.bias"), tmp_path)
+    assert [file.path.name for file in verdict.files] == ["again-0.fits", "again-1.fits"]
+    with fits.open(tmp_path / "again-1.fits") as hdus:
+        assert "BIAS" in str(hdus[0].header["APPLIED BIAS"]).upper() or hdus["IMAGE"].data.ndim == 3
+    verdict = again(done, Wanted("calexp", stage="sfm.sourceDetection"), tmp_path)
+    with fits.open(verdict.files[0].path) as hdus:
+        mask = hdus["MASK"]
+        assert mask.data.any()
+    with pytest.raises(ConfigError, match=r"isr\.bias"):
+        again(done, Wanted("calexp", stage="isr.bia"), tmp_path)
+    assert len(again(done, Wanted("postisr"), tmp_path).files) == 2
+
+
+def test_an_altered_input_is_named(layout: RunLayout, tmp_path: Path) -> None:
+    """One pixel of one raw frame."""
+    context, plan = load_run(layout)
+    del context
+    victim = Path(plan.tasks[plan.in_phase("calibrate").start].frames[0].paths[0])
+    content = victim.read_bytes()
+    try:
+        altered = bytearray(content)
+        altered[-5000] ^= 16
+        victim.write_bytes(bytes(altered))
+        verdict = again(layout, Wanted("calexp"), tmp_path)
+        assert not verdict.is_identical
+        assert any(victim.name in line and "altered" in line for line in verdict.differences)
+        with pytest.raises(BadDataError, match="nothing was removed"):
+            slim(layout, sample=99)
+        victim.unlink()
+        verdict = again(layout, Wanted("calexp"), tmp_path)
+        assert any(victim.name in line and "missing" in line for line in verdict.differences)
+        assert slim(layout, dry_run=True).kept, "what can not be made again is kept"
+    finally:
+        victim.write_bytes(content)
+
+
+def test_an_altered_master_is_named(layout: RunLayout, tmp_path: Path) -> None:
+    path = layout.calibs / "bias-R22_S01.fits"
+    content = bytearray(path.read_bytes())
+    content[20_000] ^= 1
+    path.write_bytes(bytes(content))
+    verdict = again(layout, Wanted("calexp", ccd="R22_S01"), tmp_path)
+    assert any("another master" in line and path.name in line for line in verdict.differences)
+    path.unlink()
+    verdict = again(layout, Wanted("calexp", ccd="R22_S01"), tmp_path)
+    assert "master bias is missing" in verdict.differences
+
+
+def test_an_altered_option_is_named(layout: RunLayout, tmp_path: Path) -> None:
+    text = layout.config.read_text()
+    assert "quantize_level = 16.0" in text
+    layout.config.write_text(text.replace("quantize_level = 16.0", "quantize_level = 8.0"))
+    verdict = again(layout, Wanted("calexp"), tmp_path)
+    assert not verdict.is_identical
+    assert verdict.differences == ("products.quantize_level is 8.0, was 16.0",)
+    assert "IMAGE" in verdict.files[0].other_parts
+
+
+def test_an_altered_library_is_named(
+    layout: RunLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pixels are the same, and the lock file has the version of then."""
+    now = basis.versions()
+    monkeypatch.setattr(basis, "versions", lambda: now | {"scipy": "0.19.1"})
+    recreator = Recreator(layout)
+    verdict = recreator.recreate(Wanted("calexp"), tmp_path / "again.fits")
+    recreator.write_lock(1, tmp_path / "requirements.lock")
+    recreator.close()
+    assert verdict.other_versions
+    assert verdict.differences == (f"scipy is 0.19.1, was {now['scipy']}",)
+    assert verdict.files[0].other_parts == ("PROVENANCE",)
+    lines = (tmp_path / "requirements.lock").read_text().splitlines()
+    assert f"scipy=={now['scipy']}" in lines
+    assert not any(line.startswith(("mpipipe==", "python==")) for line in lines)
+
+
+def test_slim_and_restore(layout: RunLayout, mpipipe: Mpipipe, tmp_path: Path) -> None:
+    """A slim run verifies, goes on without doing anything again, and gets its images back."""
+    before = verify_run(layout).digest
+    done = slim(layout, ("calexp", "bkgd"), sample=1)
+    assert len(done.proven) == 2
+    assert done.n_products == 8
+    assert not list(layout.root.rglob("calexp-*.fits"))
+    verdict = verify_run(layout)
+    assert (verdict.is_verified, verdict.n_removed, verdict.digest) == (True, 8, before)
+    resumed = mpipipe("run", "--resume", layout.root, root=layout.root)
+    assert resumed.code == 0
+    assert resumed.digest == before
+    assert not list(layout.root.rglob("calexp-*.fits")), "nothing was done again"
+    told = mpipipe("show", layout.root, "calexp")
+    assert told.code == 1
+    assert "recreate" in told.err
+    (path,) = restore(layout, "calexp", 100002, "R22_S11")
+    assert path.name == "calexp-100002-R22_S11.fits"
+    assert layout.relative(path) not in read_removed(layout)
+    with pytest.raises(ConfigError, match="was not removed"):
+        restore(layout, "calexp", 100002, "R22_S11")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert not verify_run(layout).is_verified, "what is there is looked at again"
+    lost = layout.root / "psf" / "100001" / "psf-100001-R22_S01.fits"
+    lost.unlink()
+    assert any("missing" in fault for fault in verify_run(layout).faults)
+
+
+def test_slim_run_is_measured_again_from_raw(layout: RunLayout, mpipipe: Mpipipe) -> None:
+    """Other options for the sources need images that are not there: they are made again."""
+    slim(layout, sample=1)
+    option = "sfm.sourceDetection.threshold=8"
+    done = mpipipe("run", "--resume", layout.root, "--set", option, root=layout.root)
+    assert done.code == 0, done.err
+    assert len(list(layout.root.rglob("calexp-*.fits"))) == 4
+    assert verify_run(layout).n_removed == 0
+    assert read_removed(layout) == {}
+
+
+def test_lineage(done: RunLayout) -> None:
+    """Backward to the raw frames of every master; forward to all that a bad flat has spoiled."""
+    lineage = Lineage(done)
+    try:
+        start = lineage.plan.in_phase("calibrate").start
+        steps = lineage.backward([start])
+        names = " ".join(step.name for step in steps)
+        for word in ("calibrate", "bias", "gain", "dark", "flat", "normalise", "defects"):
+            assert word in names
+        assert sum(len(step.inputs) for step in steps) > 200
+        flat = next(s for s in steps if s.name.startswith("flat"))
+        spoiled = lineage.forward(Path(flat.inputs[0].path).name)
+        made = {product.kind for step in spoiled for product in step.products}
+        assert {"flat", "calexp", "psf"} <= made
+        by_sha = lineage.forward(flat.inputs[0].sha256)
+        assert [step.task for step in by_sha] == [step.task for step in spoiled]
+        with pytest.raises(ConfigError, match="no task"):
+            lineage.forward("nothing.fits")
+        prov = json.loads(FORMATS["prov"](lineage, steps))
+        for relation in prov["used"].values():
+            assert relation["prov:entity"] in prov["entity"]
+            assert relation["prov:activity"] in prov["activity"]
+        assert len(prov["wasGeneratedBy"]) == sum(len(step.products) for step in steps)
+        graph = FORMATS["graph"](lineage, steps)
+        assert graph.startswith("digraph")
+        assert graph.count("->") > 200
+        assert "calexp-100001" in FORMATS["text"](lineage, steps)
+        facts = json.loads(FORMATS["json"](lineage, steps))
+        assert facts["incarnations"][0]["environment"]["numpy"]
+    finally:
+        lineage.close()
+
+
+def test_products_say_what_they_follow_from(done: RunLayout) -> None:
+    """In a table, and nothing of where or when."""
+    rows = read_provenance(next(done.root.rglob("calexp-100001-R22_S01.fits")))
+    assert rows["task"] == "calibrate visit 100001 R22_S01 g"
+    assert rows["option cs.reject.enabled"] == "true"
+    assert {"code image", "code sources", "camera", "master flat", "version numpy"} <= set(rows)
+    assert sum(name.startswith("input ") for name in rows) == 32
+    assert not any(str(done.root) in value for value in rows.values())
+    from mpipipe.store.hdf5 import opened_catalogue
+
+    with opened_catalogue(done.catalogue("src")) as catalogue:
+        origin = catalogue.attributes()
+    assert set(origin) == {"masters", "image", "sources"}
+    assert not any(name.startswith("folder") for name in origin["sources"])
+
+
+def test_half_of_the_run_is_gone(layout: RunLayout, mpipipe: Mpipipe, tmp_path: Path) -> None:
+    """Without records nothing can be compared, without a plan nothing made: both are said."""
+    shutil.rmtree(layout.records)
+    verdict = again(layout, Wanted("calexp"), tmp_path)
+    assert verdict.differences == ("the run has no record of the product: nothing to compare with",)
+    layout.plan.unlink()
+    told = mpipipe("recreate", layout.root)
+    assert told.code == 1
+    assert "holds no run" in told.err
+    told = mpipipe("provenance", tmp_path / "nowhere")
+    assert told.code == 1
