@@ -17,6 +17,7 @@ class Exit(IntEnum):
     WITH_FAILURES = 3
     """The run went through, but some tasks failed or had bad data."""
     NOT_VERIFIED = 4
-    """`verify` found a product missing or altered, or the run incomplete, or a record damaged."""
+    """`verify` found a product missing or altered, or the run incomplete, or a record damaged;
+    `recreate` made another product than the run."""
     RESUME_ME = 75
     """Interrupted on request after committing; `run --resume` goes on."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from mpipipe import jit_cache
 from mpipipe.data.errors import BadDataError, MpipipeError
 from mpipipe.run.basis import CODE_CHANGED, Basis
-from mpipipe.run.completion import Product, products_of
+from mpipipe.run.completion import Product, fault_of, products_of
 from mpipipe.run.context import RunContext
 from mpipipe.run.incarnation import Incarnation, read_incarnation
 from mpipipe.run.intermediate import StageImages, StageReached
@@ -32,6 +32,7 @@ from mpipipe.store.masters import find_masters
 from mpipipe.store.provenance_table import parts_that_differ
 
 LOCK_NAME = "requirements.lock"
+_COMPLETE = ("done", "partial")
 _OF_SNAPS = {"postisr": "post_isr", "assembled": "assembled"}
 """Kinds of which there is one a snap, and the option that keeps them."""
 
@@ -296,6 +297,9 @@ class _Differences:
         if self.step is None:
             self.lines.append("the run has no record of the product: nothing to compare with")
             return
+        if self.step.outcome not in _COMPLETE:
+            self.lines.append(f"in the run this task ended as {self.step.outcome}")
+        self.lines += self._of_products(self.step)
         self.lines += self._of_inputs(self.step)
         self.lines += self._of_masters(self.step)
         made = read_incarnation(self.layout, self.step.incarnation)
@@ -305,6 +309,13 @@ class _Differences:
         self.lines += self._of_basis(made.basis, made)
         if made.cpu and made.cpu != jit_cache.cpu_key():
             self.lines.append("another type of CPU than the one it was made on")
+
+    def _of_products(self, step: Step) -> Iterator[str]:
+        for product in step.products:
+            if self.layout.inside(product.path).exists() and (
+                fault := fault_of(self.layout, product)
+            ):
+                yield f"the run's own file is not what the run made: {fault}"
 
     def _of_inputs(self, step: Step) -> Iterator[str]:
         for source in step.inputs:
@@ -329,7 +340,7 @@ class _Differences:
                 yield f"{paths[master.path]}: another master than then"
 
     def _of_basis(self, was: Basis, made: Incarnation) -> Iterator[str]:
-        parts = ("image", "sources")
+        parts: tuple[str, ...] = ("image", "sources")
         if self.task.phase in CALIB_PHASES:
             parts = ("masters",)
         elif self.context.calibs == self.layout.calibs:

@@ -114,6 +114,28 @@ def test_an_altered_master_is_named(layout: RunLayout, tmp_path: Path) -> None:
     assert "master bias is missing" in verdict.differences
 
 
+def test_an_altered_product_is_named(layout: RunLayout, tmp_path: Path) -> None:
+    """What is made again is compared with the record, and so is the file that is there."""
+    path = next(layout.root.rglob("calexp-100001-R22_S01.fits"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    verdict = again(layout, Wanted("calexp", 100001, "R22_S01"), tmp_path)
+    assert verdict.files[0].is_identical
+    (line,) = verdict.differences
+    assert "calexp-100001-R22_S01.fits: content was altered" in line
+
+
+def test_a_task_that_failed_fails_again(tiny: Path, mpipipe: Mpipipe, tmp_path: Path) -> None:
+    """Nothing to compare, but the reason is told."""
+    shutil.copytree(tiny, tmp_path / "raw")
+    for path in (tmp_path / "raw").glob("imsim_100001_R22_S01_*"):
+        path.write_bytes(path.read_bytes()[:40_000])
+    done = mpipipe("run", tmp_path / "raw", "-o", tmp_path / "run", "-q")
+    assert done.code == 3
+    verdict = again(RunLayout.at(tmp_path / "run"), Wanted("calexp", 100001, "R22_S01"), tmp_path)
+    assert "imsim_100001_R22_S01" in verdict.failure
+    assert any("ended as bad data" in line for line in verdict.differences)
+
+
 def test_an_altered_option_is_named(layout: RunLayout, tmp_path: Path) -> None:
     text = layout.config.read_text()
     assert "quantize_level = 16.0" in text
