@@ -19,7 +19,7 @@ import numpy as np
 from _ranks import environment
 
 from mpipipe.store.layout import RunLayout
-from mpipipe.trace.events import read_events
+from mpipipe.trace.eventfile import event_files, read_all
 
 MOST_SECONDS = 3000
 
@@ -153,13 +153,10 @@ class CharacterizedRun:
         """CPU seconds of each stage of the task of a CCD-visit, from the run's trace."""
         what = (truth.visit, truth.ccd)
         number = next(t["task"] for t in self.outcomes if (t["visit"], t["ccd"]) == what)
-        return {
-            event["name"]: event["cpu"]
-            for event in self._events
-            if event["kind"] == "stage" and event["task"] == number
-        }
+        events = self._events[(self._events["kind"] == b"stage") & (self._events["task"] == number)]
+        names = (name.decode() for name in events["name"].tolist())
+        return dict(zip(names, events["cpu"].tolist(), strict=True))
 
     @cached_property
-    def _events(self) -> list[dict[str, Any]]:
-        paths = sorted((self.run / "trace").glob("*/events-*.jsonl"))
-        return [event for path in paths for event in read_events(path)]
+    def _events(self) -> np.ndarray:
+        return read_all(event_files(self.run / "trace"))

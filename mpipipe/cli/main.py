@@ -28,12 +28,15 @@ from mpipipe.cli import (
     query,
     recreate,
     refcat,
+    report,
     run,
     show,
     simulate,
     slim,
     status,
     stop,
+    submit,
+    trace,
     verify,
     warmup,
 )
@@ -59,14 +62,17 @@ app.add_typer(camera.app, name="camera")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(config.app, name="config")
 app.add_typer(refcat.app, name="refcat")
+app.add_typer(report.app, name="report")
 app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.command()(calibs.calibs)
 app.command()(run.run)
+app.command()(submit.submit)
 app.command()(status.status)
 app.command()(logs.logs)
 app.command()(stop.stop)
 app.command()(verify.verify)
+app.command()(trace.trace)
 app.command()(show.show)
 app.command()(provenance.provenance)
 app.command()(recreate.recreate)

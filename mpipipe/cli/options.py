@@ -58,6 +58,10 @@ CcdOption = Annotated[
 BandOption = Annotated[
     str | None, typer.Option("--band", metavar="B", help="Band of a master flat.")
 ]
+IncarnationOption = Annotated[
+    int | None,
+    typer.Option("--incarnation", metavar="N", help="Start of the run; left out: the last."),
+]
 CostsOption = Annotated[
     Path | None,
     typer.Option(

@@ -108,6 +108,7 @@ def run_phase(
         kinds = world.step(lambda: share.run(stop))
     # What is spent here besides the tasks: messages, commits, looking after each other.
     events.record("phase", phase, begin, time.process_time() - cpu)
+    events.sample_process()
     events.flush()
     wall_s = time.perf_counter() - begin
     # Only a master that was it to the end has all summaries.

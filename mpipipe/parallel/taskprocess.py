@@ -37,6 +37,7 @@ DONE = Outcome(OutcomeKind.DONE)
 """What needs no words."""
 
 _SHARE_S = 0.005
+_WORTH_SAMPLES_S = 0.05
 """Plain reports of so many seconds go together, at the end of a task."""
 
 _stage = ""
@@ -89,7 +90,7 @@ class Program:
         _stage = ""
         payload = b""
         events.set_task(task_id)
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu, faults = time.perf_counter(), time.process_time(), events.count_faults()
         try:
             if self._unprepared is not None:
                 raise self._unprepared
@@ -102,7 +103,10 @@ class Program:
             if on_error is not None:
                 on_error(error)
         wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-        events.record("task", self._phase, wall, cpu_s, len(payload))
+        n_faults = events.count_faults() - faults
+        events.record("task", self._phase, wall, cpu_s, len(payload), n_faults)
+        if wall_s > _WORTH_SAMPLES_S:
+            events.sample_process()
         events.set_task(-1)
         return Frame(
             FrameKind.REPORT,

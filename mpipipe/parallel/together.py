@@ -11,6 +11,7 @@ from mpipipe.parallel.launch import Ranks, launch
 from mpipipe.parallel.survival import AgreedError
 from mpipipe.parallel.tasks import Execute, Prepare
 from mpipipe.parallel.world import World
+from mpipipe.trace import events
 
 
 class FailedOnMasterError(MpipipeError):
@@ -31,7 +32,8 @@ def _on_master(world: World, function: Callable[[], int]) -> int:
     answer: bytes | None = None
     if world.is_master:
         try:
-            answer = str(function()).encode()
+            with events.span("serial", "rank 0"):
+                answer = str(function()).encode()
         except MpipipeError as error:
             failure, answer = error, b""
     answer = world.broadcast(answer)

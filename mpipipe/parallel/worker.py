@@ -141,7 +141,7 @@ class Worker:
         number = n_waiting if is_small else 1
         tasks = [self._queue.popleft() for _ in range(number)]
         if self._idle_since is not None:
-            events.record("wait", "no task", self._idle_since)
+            events.record("idle", "no task", self._idle_since)
             self._idle_since = None
         deadline_of = self._deadlines.get
         self._executor.submit([Submitted(i, attempt, deadline_of(i)) for i, attempt in tasks])
@@ -187,4 +187,6 @@ class Worker:
             self._executor.drop_waiting()
 
     def _post(self, tag: Tag, message: np.ndarray) -> None:
+        begin = time.perf_counter()
         self._mailbox.post(MASTER, tag, message)
+        events.record("send", tag.name, begin, n_bytes=message.nbytes)

@@ -30,7 +30,7 @@ from mpipipe.parallel.doorbell import Doorbell
 from mpipipe.parallel.launcher import Launcher, detect_launcher
 from mpipipe.parallel.survival import RankLostError, step
 from mpipipe.parallel.watch import Peer
-from mpipipe.trace import log
+from mpipipe.trace import events, log
 
 T = TypeVar("T")
 
@@ -278,7 +278,7 @@ class World:
 
     def _wait(self, call: Callable[..., Any], *arguments: Any) -> None:
         """Start a collective call and wait for it without burning the core."""
-        request = None
+        request, begin = None, time.perf_counter()
         try:
             request = call(*arguments)
             pause, last = 0.0, time.perf_counter()
@@ -290,6 +290,7 @@ class World:
                     # What waits for a dead rank may never end by itself.
                     if self.can_survive and self._failed():
                         raise RankLostError
+            events.record("collective", call.__name__, begin)
         except RankLostError:
             self._abandoned.append((request, arguments))
             raise

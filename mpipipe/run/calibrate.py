@@ -40,6 +40,7 @@ from mpipipe.stages.stage import Clipboard, run_chain
 from mpipipe.store import images, raw
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.psf import write_psf
+from mpipipe.trace import events
 
 
 @dataclass
@@ -109,14 +110,7 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
     if context.forced is not None:
         result.tables["forcedSrc"] = clipboard["forcedSrc"]
     provenance = image.provenance | origin_of_sources(task, context, result)
-    path = context.layout.image("calexp", task.visit, task.ccd)
-    result.add_product("calexp", path, image.calexp.write(path, provenance), context.layout)
-    path = context.layout.image("psf", task.visit, task.ccd)
-    info = image.calexp.exposure.info
-    digest = write_psf(
-        path, clipboard["psf"], clipboard["aperture_correction"], info, provenance=provenance
-    )
-    result.add_product("psf", path, digest, context.layout)
+    _write_measured(task, context, image, clipboard, provenance, result)
     warnings = tuple(dict.fromkeys(clipboard["warnings"]))
     reasons = failures.reasons
     if image.n_snaps < task.n_expected_snaps or task.problems:
@@ -129,6 +123,29 @@ def calibrate(task: Task, context: RunContext) -> TaskResultTables:
         warnings=warnings,
     )
     return result
+
+
+def _write_measured(
+    task: Task,
+    context: RunContext,
+    image: _Image,
+    clipboard: Clipboard,
+    provenance: dict[str, str],
+    result: TaskResultTables,
+) -> None:
+    """Calexp and PSF as ic and sfm leave them."""
+    path = context.layout.image("calexp", task.visit, task.ccd)
+    with events.span("write", "calexp") as noted:
+        digest = image.calexp.write(path, provenance)
+        noted.n_bytes = path.stat().st_size
+    result.add_product("calexp", path, digest, context.layout)
+    path = context.layout.image("psf", task.visit, task.ccd)
+    info = image.calexp.exposure.info
+    psf, correction = clipboard["psf"], clipboard["aperture_correction"]
+    with events.span("write", "psf") as noted:
+        digest = write_psf(path, psf, correction, info, provenance=provenance)
+        noted.n_bytes = path.stat().st_size
+    result.add_product("psf", path, digest, context.layout)
 
 
 def _measure(
@@ -176,11 +193,14 @@ def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _I
     products = context.config.products
     calexp: Exposure = clipboard["calexp"]
     calexp.mask &= DTYPE(~bits(*DETECTIONS))
-    settled = images.settle(calexp, products.compression, products.quantize_level)
+    with events.span("stage", "settle"):
+        settled = images.settle(calexp, products.compression, products.quantize_level)
     context.note_masters(task.ccd, task.band, masters, result)
     background: Background = clipboard["background"]
     path = context.layout.image("bkgd", task.visit, task.ccd)
-    digest = images.write_background(path, background, calexp.info, provenance=provenance)
+    with events.span("write", "bkgd") as noted:
+        digest = images.write_background(path, background, calexp.info, provenance=provenance)
+        noted.n_bytes = path.stat().st_size
     result.add_product("bkgd", path, digest, context.layout)
     return _Image(
         settled,
@@ -207,8 +227,9 @@ def _earlier_image(
         return None
     if any(fault_of(layout, product) for product in products_of(tables["products"])):
         return None
-    calexp = images.read_settled(layout.inside(products["calexp"].path))
-    background = images.read_background(layout.inside(products["bkgd"].path))
+    with events.span("read", "calexp", products["calexp"].size):
+        calexp = images.read_settled(layout.inside(products["calexp"].path))
+        background = images.read_background(layout.inside(products["bkgd"].path))
     calexp.exposure.mask &= DTYPE(~bits(*DETECTIONS))
     frames = {str(path) for files in task.frames for path in files.paths}
     calibs = context.calibs
@@ -276,8 +297,11 @@ def _one_snap(work: _Snaps, files: FrameFiles) -> tuple[Exposure, dict[str, str]
     context = work.context
     context.enter("read")
     if context.camera.kind == "calibrated":
-        return raw.read_calibrated(files, context.camera), _note_inputs(files, work.result)
-    frame = raw.read_frame(files, context.camera)
+        with events.span("read", "raw", files.n_bytes):
+            exposure = raw.read_calibrated(files, context.camera)
+        return exposure, _note_inputs(files, work.result)
+    with events.span("read", "raw", files.n_bytes):
+        frame = raw.read_frame(files, context.camera)
     work.warnings.extend(frame.warnings)
     clipboard: Clipboard = {
         "raw": frame,
@@ -294,10 +318,11 @@ def _one_snap(work: _Snaps, files: FrameFiles) -> tuple[Exposure, dict[str, str]
 
 def _note_inputs(files: FrameFiles, result: TaskResultTables) -> dict[str, str]:
     inputs = {}
-    for path in files.paths:
-        digest = sha256_file(path)
-        inputs[f"input {Path(path).name}"] = digest
-        result.add_input(path, digest)
+    with events.span("read", "checksums of raw", files.n_bytes):
+        for path in files.paths:
+            digest = sha256_file(path)
+            inputs[f"input {Path(path).name}"] = digest
+            result.add_input(path, digest)
     return inputs
 
 

@@ -183,7 +183,8 @@ class RunContext:
 
             self._masters = None  # free the old ones before the new ones are read
             self.enter("read masters")
-            found = Masters() if self.calibs is None else read_masters(self.calibs, ccd, band)
+            with events.span("read", "masters"):
+                found = Masters() if self.calibs is None else read_masters(self.calibs, ccd, band)
             self._masters = ((ccd, band), found)
         return self._masters[1]
 
@@ -216,7 +217,8 @@ class RunContext:
         """
         from mpipipe.store.refcat.reading import read_reference
 
-        stars, checksums = read_reference(catalogue, ra, dec, radius_deg)
+        with events.span("read", "reference stars"):
+            stars, checksums = read_reference(catalogue, ra, dec, radius_deg)
         for path, digest in checksums.items():
             result.add_input(path, digest)
         return stars

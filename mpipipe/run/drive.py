@@ -25,6 +25,7 @@ import numpy as np
 
 from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.data.outcome import OutcomeKind
+from mpipipe.parallel.clocks import behind_master
 from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.launcher import is_first
 from mpipipe.parallel.together import on_master, together
@@ -66,6 +67,7 @@ from mpipipe.run.publish import publish_sky_tables, publish_tables
 from mpipipe.run.removed import forget_restored
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
 from mpipipe.run.sky_plan import SEAMS
+from mpipipe.run.traces import gather_events
 from mpipipe.run.validity import Validity
 from mpipipe.store.checkpoint.writer import CheckpointWriter
 from mpipipe.store.code_state import CodeState, code_state
@@ -185,7 +187,8 @@ def _drive(
     log.start(
         log.LogConfig(path, f"{layout.root.name}/{incarnation}", rank, terminal_level="ERROR")
     )
-    events.start(layout.trace / f"{incarnation:04d}", rank)
+    events.start(layout.trace_of(incarnation), rank)
+    events.note_clock(behind_master(ranks.world))
     context, plan = load_run(layout)
     ranks.world.limit_silence(context.config.scheduling.silence)
     committed = Committed(layout, incarnation, plan.phases)
@@ -230,11 +233,14 @@ def _drive(
         basis = context.basis
         names += world.step(lambda: publish_sky_tables(world, layout, of_sky, sky, basis))
 
+    events.flush()
+
     def complete() -> int:
         refuse_superseded(layout, incarnation)
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
         remove_rows(layout)
+        gather_events(layout, incarnation)
         forget_restored(layout)
         return _complete(layout, ledgers, names, result)
 

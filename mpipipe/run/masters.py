@@ -30,6 +30,7 @@ from mpipipe.stages.isr.overscan import OverscanConfig
 from mpipipe.store import masters as store
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.raw import read_frame
+from mpipipe.trace import events
 
 
 class _Combining(TypedDict):
@@ -80,7 +81,8 @@ class _Bench:
         for frame in files:
             self.context.enter("read")
             try:
-                found.append(read_frame(frame, self.context.camera))
+                with events.span("read", "raw", frame.n_bytes):
+                    found.append(read_frame(frame, self.context.camera))
             except BadDataError as error:
                 self.warnings.append(f"left out: {error}")
                 continue
@@ -106,7 +108,9 @@ class _Bench:
         result = self.result
         path = store.master_path(folder or self.folder, master.kind, self.task.ccd, self.task.band)
         provenance = origin_of(self.task, self.context.basis, "masters") | self.inputs
-        digest = store.write_master(path, master, provenance=provenance)
+        with events.span("write", master.kind) as noted:
+            digest = store.write_master(path, master, provenance=provenance)
+            noted.n_bytes = path.stat().st_size
         result.add_product(master.kind, path, digest, self.context.layout)
         used = [(n, sha) for n, sha in self.inputs.items() if not n.startswith("input ")]
         result.tables["masters"] = np.array(used, dtype=MASTERS)

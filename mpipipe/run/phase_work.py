@@ -57,7 +57,7 @@ class PhaseWork:
         """
 
         def commit(result: TaskResult) -> None:
-            with events.span("commit", phase, len(result.payload)):
+            with events.span("checkpoint", phase, len(result.payload)):
                 meta = encode_attempt(result)
                 kind = int(result.outcome.kind)
                 self.writer.append(
@@ -73,7 +73,8 @@ class PhaseWork:
             policy=self._policy(),
             committed=committed,
         )
-        self.writer.sync()
+        with events.span("checkpoint", "sync"):
+            self.writer.sync()
         return report
 
     def _policy(self) -> Policy:

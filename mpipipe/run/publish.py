@@ -28,6 +28,7 @@ from mpipipe.run.sky_plan import SkyPlan
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.store.hdf5 import publish_catalogue
 from mpipipe.store.layout import RunLayout
+from mpipipe.trace import events
 
 _PARTS_BEFORE_SKY = ("masters", "image", "sources")
 
@@ -54,9 +55,10 @@ def publish_tables(
     for name in sorted(schemas):
         injection.here("publish")
         try:
-            with all_or_none(world):
+            with all_or_none(world), events.span("read", f"records of {name}"):
                 rows = _rows(ledger, share, schemas[name])
-            publish_catalogue(world, layout.catalogue(name), schemas[name], rows, origin)
+            with events.span("write", f"publish {name}"):
+                publish_catalogue(world, layout.catalogue(name), schemas[name], rows, origin)
         except MpipipeError as error:
             fail_together(error)
     return sorted(schemas)
@@ -84,12 +86,14 @@ def publish_sky_tables(
     for name in sorted(schemas):
         injection.here("publish")
         try:
-            with all_or_none(world):
+            with all_or_none(world), events.span("read", f"records of {name}"):
                 rows = _sky_rows(ledger, sky, share, schemas[name])
             by_sky = name not in _PLACED_AS
-            n_rows[name] = publish_catalogue(
-                world, layout.catalogue(name), schemas[name], rows, origin, by_sky=by_sky
-            )
+            path = layout.catalogue(name)
+            with events.span("write", f"publish {name}"):
+                n_rows[name] = publish_catalogue(
+                    world, path, schemas[name], rows, origin, by_sky=by_sky
+                )
         except MpipipeError as error:
             fail_together(error)
     n_sources = n_rows[SOURCE.name] + n_rows[BAD_SOURCE.name]

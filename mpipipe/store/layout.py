@@ -101,8 +101,12 @@ class RunLayout:
 
     @property
     def trace(self) -> Path:
-        """Events, one file a rank and incarnation."""
+        """Events, a folder an incarnation."""
         return self.root / "trace"
+
+    def trace_of(self, incarnation: int) -> Path:
+        """Events of one incarnation, a file a rank, and all of them as a table."""
+        return self.trace / f"{incarnation:04d}"
 
     @property
     def records(self) -> Path:

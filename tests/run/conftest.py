@@ -15,6 +15,7 @@ import pytest
 
 from mpipipe.sim.simulate import simulate_survey
 from mpipipe.sim.survey import preset
+from mpipipe.store.layout import RunLayout
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     simulate_survey(preset("tiny", seed=1, truth_images=False), root / "sim")
     return root / "sim" / "raw"
+
+
+@pytest.fixture(scope="session")
+def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
+    """A finished run of `tiny`; tests that alter it take a copy."""
+    from mpipipe.run.drive import drive
+    from mpipipe.run.prepare import Request, make_run
+
+    layout = RunLayout.at(tmp_path_factory.mktemp("done") / "run")
+    drive(layout, lambda: make_run(Request(tiny), layout), quiet=True)
+    return layout
 
 
 @pytest.fixture(scope="session")

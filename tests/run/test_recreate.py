@@ -23,25 +23,13 @@ from mpipipe.store.provenance_table import read_provenance
 from .conftest import Mpipipe
 
 
-@pytest.fixture(scope="module")
-def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
-    """A finished run on a copy of the frames, which tests may alter and put back."""
-    from mpipipe.run.drive import drive
-    from mpipipe.run.prepare import Request, make_run
-
-    root = tmp_path_factory.mktemp("recreate")
-    shutil.copytree(tiny, root / "raw")
-    layout = RunLayout.at(root / "run")
-    drive(layout, lambda: make_run(Request(root / "raw"), layout), quiet=True)
-    (layout.heartbeat).unlink(missing_ok=True)
-    return layout
-
-
 @pytest.fixture
 def layout(done: RunLayout, tmp_path: Path) -> RunLayout:
-    """A copy of it."""
+    """A copy of a finished run, on which nobody works any more."""
     shutil.copytree(done.root, tmp_path / "run")
-    return RunLayout.at(tmp_path / "run")
+    layout = RunLayout.at(tmp_path / "run")
+    layout.heartbeat.unlink(missing_ok=True)
+    return layout
 
 
 def again(layout: RunLayout, wanted: Wanted, folder: Path) -> Verdict:

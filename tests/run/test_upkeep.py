@@ -26,17 +26,6 @@ from mpipipe.store.layout import RunLayout
 from .conftest import Mpipipe, Result
 
 
-@pytest.fixture(scope="module")
-def done(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
-    """A finished run."""
-    from mpipipe.run.drive import drive
-    from mpipipe.run.prepare import Request, make_run
-
-    layout = RunLayout.at(tmp_path_factory.mktemp("done") / "run")
-    drive(layout, lambda: make_run(Request(tiny), layout), quiet=True)
-    return layout
-
-
 @pytest.fixture
 def layout(done: RunLayout, tmp_path: Path) -> RunLayout:
     """A copy of it."""
