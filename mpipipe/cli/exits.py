@@ -19,5 +19,8 @@ class Exit(IntEnum):
     NOT_VERIFIED = 4
     """`verify` found a product missing or altered, or the run incomplete, or a record damaged;
     `recreate` made another product than the run."""
+    DIFFERS = 5
+    """`compare` found more than noise between two runs, or `scorecard --strict` a requirement that
+    is missed."""
     RESUME_ME = 75
     """Interrupted on request after committing; `run --resume` goes on."""

@@ -17,6 +17,7 @@ from mpipipe.cli import (
     calibs,
     camera,
     checkpoint,
+    compare,
     cone,
     config,
     doctor,
@@ -30,6 +31,7 @@ from mpipipe.cli import (
     refcat,
     report,
     run,
+    scorecard,
     show,
     simulate,
     slim,
@@ -77,6 +79,8 @@ app.command()(show.show)
 app.command()(provenance.provenance)
 app.command()(recreate.recreate)
 app.command()(slim.slim)
+app.command()(scorecard.scorecard)
+app.command()(compare.compare)
 app.command()(export.export)
 app.command()(query.query)
 app.command(context_settings=_NEGATIVE_NUMBERS)(cone.cone)

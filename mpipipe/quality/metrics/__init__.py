@@ -1,0 +1,1 @@
+"""The metrics of the scorecard, one module each; see `mpipipe.quality.scorecard.metric`."""
