@@ -21,7 +21,7 @@ from mpipipe.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from mpipipe.run.predict import Prediction
     from mpipipe.store.layout import RunLayout
@@ -117,7 +117,7 @@ def submit(
 
 
 def _words(
-    layout: RunLayout, raw: Path | None, given: dict[str, object], assignments: list[str]
+    layout: RunLayout, raw: Path | None, given: Mapping[str, object], assignments: list[str]
 ) -> list[str]:
     """What `mpipipe run` is given at the first start."""
     if raw is None:
@@ -134,7 +134,7 @@ def _words(
 def _predictor(
     layout: RunLayout,
     raw: Path | None,
-    given: dict[str, object],
+    given: Mapping[str, object],
     assignments: list[str],
     costs: Path | None,
 ) -> Callable[[int], Prediction]:

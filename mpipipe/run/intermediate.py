@@ -17,7 +17,7 @@ _VALUES = ("calexp", "exposures", "exposure", "channels")
 """Where an image stands on the clipboard; the first that is there is the latest."""
 
 
-class StageReached(Exception):  # noqa: N818 (it is no error)
+class StageReached(Exception):
     """All that was asked for has been written."""
 
 

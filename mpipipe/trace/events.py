@@ -178,7 +178,7 @@ def _add(
         own.flush()
 
 
-class span:  # noqa: N801 (used like a function)
+class span:
     """Note how long a block takes, with its CPU time.
 
     Attributes
