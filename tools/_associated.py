@@ -35,7 +35,8 @@ class Associated:
     rows
         Of `source` and `badSource`, ascending by id; `objectId` is -1 for bad ones.
     true
-        Id of what each really is of, -1 for nothing; a supernova is its galaxy.
+        Id of what each really is of, -1 for nothing; what no visit can tell from its galaxy (a
+        nucleus, a supernova near the centre) is the galaxy.
     kind
         0 star, 1 galaxy, 2 of the Solar System, -1 nothing.
     lonely
@@ -73,9 +74,8 @@ class Associated:
         for truth in run.truths():
             src = run.rows("src", truth)
             place = np.searchsorted(rows["id"], src["id"])
-            for name, values in _labels(truth, src).items():
+            for name, values in _labels(truth, src, objects).items():
                 facts[name][place] = values
-        facts["true"] = _with_host(facts["true"], objects)
         return cls(rows, objects=tables["object"], **facts)
 
     @property
@@ -84,14 +84,9 @@ class Associated:
         return np.asarray(self.rows["objectId"] != NO_OBJECT)
 
 
-def _with_host(true: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """Ids, with that of the galaxy in place of what is in it."""
-    place = np.clip(np.searchsorted(objects["id"], true), 0, len(objects) - 1)
-    hosted = (objects["id"][place] == true) & (objects["host"][place] >= 0)
-    return np.asarray(np.where(hosted, objects["host"][place], true))
-
-
-def _labels(truth: _truth.CcdTruth, src: np.ndarray) -> dict[str, np.ndarray]:
+def _labels(
+    truth: _truth.CcdTruth, src: np.ndarray, objects: np.ndarray
+) -> dict[str, np.ndarray]:
     """What the sources of one CCD-visit really are of."""
     real = truth.sources[truth.sources["snr"] > FAINTEST]
     where = np.stack([real["x"], real["y"]], axis=1).astype(float)
@@ -101,13 +96,32 @@ def _labels(truth: _truth.CcdTruth, src: np.ndarray) -> dict[str, np.ndarray]:
     near = tree.query_ball_point(where, APART * truth.fwhm, return_length=True)
     known = partner >= 0
     labels = {
-        "true": np.where(known, real["id"][partner], NOTHING),
+        "true": _unresolved(np.where(known, real["id"][partner], NOTHING), truth, src, objects),
         "kind": np.where(known, real["kind"][partner], NOTHING),
         "lonely": known & (near[partner] == 1),
     }
     for name in ("snr", "mag", "ra", "dec"):
         labels[name] = np.where(known, real[name][partner].astype(float), np.nan)
     return labels
+
+
+def _unresolved(
+    true: np.ndarray, truth: _truth.CcdTruth, src: np.ndarray, objects: np.ndarray
+) -> np.ndarray:
+    """Ids, with that of the galaxy in place of what is in it and can not be told from it.
+
+    That can be told has a source beside the galaxy's, or is farther from its centre than a source
+    may be from what it is of.
+    """
+    galaxies = np.where(objects["kind"] == _truth.GALAXY, objects["id"], NOTHING)
+    place = np.clip(np.searchsorted(objects["id"], true), 0, len(objects) - 1)
+    host = np.where(objects["id"][place] == true, objects["host"][place], NOTHING)
+    host = np.where(np.isin(host, galaxies) & ~np.isin(host, true), host, NOTHING)
+    rows = truth.sources[np.argsort(truth.sources["id"], kind="stable")]
+    row = np.clip(np.searchsorted(rows["id"], host), 0, len(rows) - 1)
+    off = np.hypot(src["x"] - rows["x"][row], src["y"] - rows["y"][row])
+    inside = (rows["id"][row] == host) & (off <= REACH * truth.fwhm) & (host != NOTHING)
+    return np.asarray(np.where(inside, host, true))
 
 
 @dataclass(frozen=True)
@@ -132,9 +146,17 @@ class Score:
     unresolved: float
 
 
-def score(found: Associated, *, isolated: bool) -> Score:
-    """Splits and merges of stars and galaxies that stand alone at all visits, or of the others."""
+def score(found: Associated, *, isolated: bool, merged_too: bool = False) -> Score:
+    """Splits and merges of stars and galaxies that stand alone at all visits, or of the others.
+
+    Parameters
+    ----------
+    merged_too
+        Whether sources count that are said to be the light of several objects.
+    """
     use = found.is_good & (found.true != NOTHING) & (found.kind != MOVER)
+    if not merged_too:
+        use &= ~found.rows["flag_merged"]
     true, number = np.unique(found.true[use], return_inverse=True)
     visit = found.rows["visit"][use]
     n_sources = np.bincount(number)

@@ -138,10 +138,10 @@ def _visit(
     blended[pairs.ravel()] = True
     lost = np.zeros(len(where), bool)
     places = where.copy()
-    for bright, faint in pairs[distance < 0.8 * fwhm]:
-        lost[faint] = True
-        share = snr[faint] / (snr[bright] + snr[faint])
-        places[bright] += share * (where[faint] - where[bright])
+    bright, faint = pairs[distance < 0.8 * fwhm].T
+    lost[faint] = True
+    share = snr[faint] / (snr[bright] + snr[faint])
+    np.add.at(places, bright, share[:, None] * (where[faint] - where[bright]))
     measured = here + rng.normal(0.0, 1.0, len(where))
     stars = np.flatnonzero((measured > 5.0) & ~lost)
     n_asteroids = rng.poisson(n_asteroids)

@@ -81,7 +81,7 @@ SHAPE: tuple[Column, ...] = (
     Column("blendedness", "f4", "", "share of its light that is others'", "phot.flux"),
 )
 
-FLAGS: tuple[Column, ...] = (
+FLAGS_OF_SRC: tuple[Column, ...] = (
     *_as_in_src(
         "flag_blended",
         "flag_monster",
@@ -95,6 +95,17 @@ FLAGS: tuple[Column, ...] = (
         "flag_centroid",
     ),
     Column("flag_psfFlux", "?", "", "the PSF fit failed", "meta.code"),
+)
+
+FLAGS: tuple[Column, ...] = (
+    *FLAGS_OF_SRC,
+    Column(
+        "flag_merged",
+        "?",
+        "",
+        "the light of several objects, which other visits show apart",
+        "meta.code",
+    ),
 )
 
 SOURCE = Schema(

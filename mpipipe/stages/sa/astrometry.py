@@ -68,8 +68,8 @@ def astrometry(
     """Columns of positions and motions of objects.
 
     The model is that of the time base: 2 parameters (rest), 4 (motion), 5 (parallax, where it can
-    be told from the motion). Saturated sources and such without centroid are left out if there are
-    others. Without errors all count alike, and the errors of the result are NaN.
+    be told from the motion). Saturated sources, such without centroid, and such that are the light
+    of several objects are left out if there are others. Without errors all count alike, and the errors of the result are NaN.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def astrometry(
         Their visits and unit vectors.
     """
     errors = np.stack([rows["raErr"], rows["decErr"], rows["ra_dec_Cov"]], axis=1).astype(float)
-    clean = ~(rows["flag_saturated"] | rows["flag_centroid"])
+    clean = ~(rows["flag_saturated"] | rows["flag_centroid"] | rows["flag_merged"])
     table = _solve(starts, vectors, errors, clean, epochs, base)
     return dict(zip(_COLUMNS, table.T, strict=True))
 

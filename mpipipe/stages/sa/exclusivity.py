@@ -1,11 +1,10 @@
 """Groups of friends become objects: no object has two sources of one visit.
 
-A group without a visit twice, all within half the largest diameter of its first source, is one
-object. Other groups are built up again from their pairs of friends, nearest first (Kruskal 1956,
-Proc. AMS 7, 48; equal distances by lower id, then by higher id): two parts become one if they share
-no visit and their joint diameter is within the limit. So two stars closer than the seeing stay two
-where visits show both, and a blend of them goes to the nearer one without joining them. What is cut
-into parts although it is one moving star is joined again: `mpipipe.stages.sa.tracks`.
+A group without a visit twice, all within reach of its first source, is one object, and so is one
+that is a moving star. The sources of other groups are put around centres
+(`mpipipe.stages.sa.centres`): two stars closer than the seeing stay two where visits show both, and
+a source that is both of them does not join them. What is cut into parts although it is one moving
+star is joined again: `mpipipe.stages.sa.tracks`.
 
 An object depends on the sources of its group and on nothing else.
 """
@@ -17,23 +16,26 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from mpipipe.stages.sa.centres import settle
 from mpipipe.stages.sa.epochs import Epochs
 from mpipipe.stages.sa.friends import root, separation2
+from mpipipe.stages.sa.motion import ARCSEC, along, axes
 from mpipipe.stages.sa.tracks import TrackRules, is_track, join_tracks
 
 
-class ObjectRules(NamedTuple):
-    """What may be one object; chords squared on the unit sphere.
+class Facts(NamedTuple):
+    """What is known of sources beside their places and epochs.
 
     Attributes
     ----------
-    link2, diameter2, half2
-        Of the link radius, of the largest diameter and of half of it.
+    fwhm
+        (n,) seeing, arcsec.
+    flux
+        (n,) fluxes.
     """
 
-    link2: float
-    diameter2: float
-    half2: float
+    fwhm: np.ndarray
+    flux: np.ndarray
 
 
 @njit(cache=True)
@@ -81,18 +83,31 @@ def split_groups(
     starts: np.ndarray,
     vectors: np.ndarray,
     epochs: Epochs,
-    rules: ObjectRules,
+    facts: Facts,
+    reach: float,
     track_rules: TrackRules,
-) -> np.ndarray:
-    """For each source the lowest index of its object; -1 for sources that are no members."""
-    objects = np.full(len(vectors), -1)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Objects of the sources of groups.
+
+    Parameters
+    ----------
+    reach
+        Largest distance of a source from its object's place at rest, radians.
+
+    Returns
+    -------
+    objects, merged
+        For each source the lowest index of its object, -1 for sources that are no members; whether
+        it is the light of several objects.
+    """
+    objects, merged = np.full(len(vectors), -1), np.zeros(len(vectors), np.bool_)
     seen = np.full(epochs.n_visits, -1)
     bit = np.zeros(epochs.n_visits, np.int64)
     for g in range(len(starts) - 1):
         group = members[starts[g] : starts[g + 1]]
         n_epochs = number_epochs(group, epochs.number, seen, bit, g)
         once = n_epochs == len(group)
-        if once and _is_compact(group, vectors, rules.half2):
+        if once and _is_compact(group, vectors, reach * reach):
             for i in group:
                 objects[i] = group[0]
             continue
@@ -100,11 +115,11 @@ def split_groups(
             for i in group:
                 objects[i] = group[0]
             continue
-        parent = _build_up(group, vectors, epochs.number, bit, n_epochs, rules)
+        parent = _around_centres(group, vectors, bit[epochs.number[group]], facts, reach, merged)
         join_tracks(group, parent, vectors, epochs, bit, n_epochs, track_rules)
         for k in range(len(group)):
             objects[group[k]] = group[root(parent, k)]
-    return objects
+    return objects, merged
 
 
 @njit(cache=True)
@@ -123,103 +138,36 @@ def number_epochs(
 
 
 @njit(cache=True)
-def _is_compact(group: np.ndarray, vectors: np.ndarray, half2: float) -> bool:
-    """Whether all are within half a diameter of the first."""
+def _is_compact(group: np.ndarray, vectors: np.ndarray, reach2: float) -> bool:
+    """Whether all are within reach of the first."""
     farthest = 0.0
     for i in group:
         farthest = max(farthest, separation2(vectors, group[0], i))
-    return farthest <= half2
+    return farthest <= reach2
 
 
 @njit(cache=True)
-def _build_up(
+def _around_centres(
     group: np.ndarray,
     vectors: np.ndarray,
-    epoch: np.ndarray,
-    bit: np.ndarray,
-    n_epochs: int,
-    rules: ObjectRules,
+    number: np.ndarray,
+    facts: Facts,
+    reach: float,
+    merged: np.ndarray,
 ) -> np.ndarray:
-    """Parents (places in the group; the root is the lowest) after joining nearest pairs first."""
+    """Parents (places in the group; roots are lowest) of sources; `merged` is filled."""
     n = len(group)
-    low, high = _friend_pairs(group, vectors, rules.link2)
-    parent, following, last = np.arange(n), np.full(n, -1), np.arange(n)
-    n_words = (n_epochs + 63) // 64
-    visits = np.zeros((n, n_words), np.uint64)
+    origin = vectors[group[0]]
+    plane = axes(origin)
+    places = np.empty((n, 2))
     for k in range(n):
-        visits[k, bit[epoch[group[k]]] // 64] = np.uint64(1) << np.uint64(bit[epoch[group[k]]] % 64)
-    for pair in range(len(low)):
-        a, b = root(parent, low[pair]), root(parent, high[pair])
-        if a == b or _share(visits, a, b):
-            continue
-        if not _within(group, vectors, following, a, b, rules.diameter2):
-            continue
-        a, b = min(a, b), max(a, b)
-        parent[b] = a
-        visits[a] |= visits[b]
-        following[last[a]] = b
-        last[a] = last[b]
+        for axis in range(2):
+            places[k, axis] = along(plane[axis], vectors[group[k]], origin) / reach
+    fwhm = facts.fwhm[group] / (reach * ARCSEC)
+    of, merged[group] = settle(places, number, fwhm, facts.flux[group], number.max() + 1)
+    first, parent = np.full(n, -1), np.empty(n, np.int64)
+    for k in range(n):
+        if first[of[k]] < 0:
+            first[of[k]] = k
+        parent[k] = first[of[k]]
     return parent
-
-
-@njit(cache=True)
-def _share(visits: np.ndarray, a: int, b: int) -> bool:
-    shared = np.uint64(0)
-    for word in range(visits.shape[1]):
-        shared |= visits[a, word] & visits[b, word]
-    return shared != 0
-
-
-@njit(cache=True)
-def _within(
-    group: np.ndarray,
-    vectors: np.ndarray,
-    following: np.ndarray,
-    a: int,
-    b: int,
-    diameter2: float,
-) -> bool:
-    """Whether no source of part a is farther than a diameter from one of part b."""
-    i = a
-    while i >= 0:
-        j = b
-        while j >= 0:
-            if separation2(vectors, group[i], group[j]) > diameter2:
-                return False
-            j = following[j]
-        i = following[i]
-    return True
-
-
-@njit(cache=True)
-def _friend_pairs(
-    group: np.ndarray, vectors: np.ndarray, link2: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and higher place of each pair of friends, by (distance, lower, higher)."""
-    n = len(group)
-    height = np.empty(n)
-    for k in range(n):
-        height[k] = vectors[group[k], 2]
-    order = np.argsort(height, kind="mergesort")
-    reach = np.sqrt(link2)
-    n_pairs = 0
-    for filling in range(2):
-        if filling == 1:
-            key, distance = np.empty(n_pairs, np.int64), np.empty(n_pairs)
-            n_pairs = 0
-        for p in range(n):
-            a = order[p]
-            for q in range(p + 1, n):
-                b = order[q]
-                if height[b] - height[a] > reach:
-                    break
-                chord = separation2(vectors, group[a], group[b])
-                if chord <= link2:
-                    if filling == 1:
-                        key[n_pairs] = min(a, b) * n + max(a, b)
-                        distance[n_pairs] = chord
-                    n_pairs += 1
-    by_key = np.argsort(key, kind="mergesort")
-    key = key[by_key]
-    key = key[np.argsort(distance[by_key], kind="mergesort")]
-    return key // n, key % n

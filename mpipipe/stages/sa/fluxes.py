@@ -33,7 +33,8 @@ def fluxes(
 ) -> dict[str, np.ndarray]:
     """Columns of fluxes, magnitudes, colours and variability of objects.
 
-    Saturated sources and those whose PSF fit failed are left out of a band where there are others.
+    Saturated sources, those whose PSF fit failed, and those that are the light of several objects are
+    left out of a band where there are others.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def fluxes(
     pair_interval
         Days within which successive visits are a pair of Stetson's J.
     """
-    clean = ~(rows["flag_saturated"] | rows["flag_psfFlux"])
+    clean = ~(rows["flag_saturated"] | rows["flag_psfFlux"] | rows["flag_merged"])
     mjd = np.ascontiguousarray(rows["mjd"])
     columns: dict[str, np.ndarray] = {}
     for kind in FLUX_KINDS:

@@ -31,7 +31,7 @@ class OutputConfig(StageConfig):
 
 @stage(
     "sa.output",
-    needs=("rows", "own", "reason", "group", "cluster", "object", "cell"),
+    needs=("rows", "own", "reason", "group", "cluster", "merged", "object", "cell"),
     adds=("source", "object", "badSource", "sourceHist", "badSourceHist", "seam"),
     config=OutputConfig,
     always=True,
@@ -44,6 +44,7 @@ def output(
     reason: np.ndarray,
     group: np.ndarray,
     cluster: np.ndarray,
+    merged: np.ndarray,
     object: np.ndarray,
     cell: Cell | None,
 ) -> Mapping[str, Any]:
@@ -62,6 +63,7 @@ def output(
     finished = good & (cluster >= 0) & ~open_group[group]
     source = take_rows(rows, finished)
     source["objectId"] = rows["id"][cluster[finished]]
+    source["flag_merged"] = merged[finished]
     seam = take_rows(rows, good & ~finished)
     seam["objectId"] = NO_OBJECT
     bad_rows, bad = take_rows(rows, own & (group < 0)), reason[own & (group < 0)]

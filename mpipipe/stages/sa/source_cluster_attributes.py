@@ -40,7 +40,7 @@ class SourceClusterAttributesConfig(StageConfig):
 
 @stage(
     "sa.SourceClusterAttributes",
-    needs=("rows", "cluster", "bands"),
+    needs=("rows", "cluster", "merged", "bands"),
     adds=("object",),
     config=SourceClusterAttributesConfig,
     always=True,
@@ -50,6 +50,7 @@ def source_cluster_attributes(
     *,
     rows: np.ndarray,
     cluster: np.ndarray,
+    merged: np.ndarray,
     bands: tuple[str, ...],
 ) -> Mapping[str, Any]:
     """Positions, motions, fluxes, shapes, variability and flags of objects, ascending by id."""
@@ -60,6 +61,7 @@ def source_cluster_attributes(
         return {"object": schema.empty()}
     epochs = epochs_of(rows, np.arange(len(rows))).of(members)
     rows = take_rows(rows, members)
+    rows["flag_merged"] = merged[members]
     columns = {
         "objectId": np.minimum.reduceat(rows["id"], starts[:-1]),
         "nSources": np.diff(starts),

@@ -21,9 +21,10 @@ from numba import njit
 from pydantic import Field
 
 from mpipipe.stages.sa.epochs import epochs_of
-from mpipipe.stages.sa.exclusivity import ObjectRules, group_members, split_groups
+from mpipipe.stages.sa.exclusivity import Facts, group_members, split_groups
 from mpipipe.stages.sa.far_tracks import Reach, join_far
-from mpipipe.stages.sa.friends import chord2, friends, unit_vectors
+from mpipipe.stages.sa.friends import friends, unit_vectors
+from mpipipe.stages.sa.motion import ARCSEC
 from mpipipe.stages.sa.tracks import TrackRules
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -32,8 +33,11 @@ class SourceClusteringConfig(StageConfig):
     """What is one object. Lengths are in units of the FWHM of the run's PSFs."""
 
     link_radius: float = Field(default=0.6, gt=0.0, le=5.0, description="link radius, FWHM")
-    max_diameter: float = Field(
-        default=1.2, gt=0.0, le=20.0, description="largest distance within an object at rest, FWHM"
+    reach: float = Field(
+        default=0.78,
+        gt=0.0,
+        le=20.0,
+        description="largest distance of a source from the place of its object at rest, FWHM",
     )
     track_scatter: float = Field(
         default=0.2, ge=0.0, description="largest rms of a moving star about its motion, FWHM"
@@ -87,7 +91,7 @@ def halo_radius(config: SourceClusteringConfig, fwhm: float, years: float) -> fl
 @stage(
     "sa.SourceClustering",
     needs=("rows", "own", "reason", "fwhm", "years"),
-    adds=("group", "cluster"),
+    adds=("group", "cluster", "merged"),
     config=SourceClusteringConfig,
     always=True,
 )
@@ -102,37 +106,34 @@ def source_clustering(
 ) -> Mapping[str, Any]:
     """Put good sources into groups of friends, and those of closed groups into objects.
 
-    `group` and `cluster` (int64) are the lowest index of a source's group and of its object; -1 for
-    none.
+    `group` and `cluster` (int64) are the lowest index of a source's group and of its object, -1 for
+    none; `merged` (bool) tells sources that are the light of several objects.
     """
     good = np.flatnonzero(reason == b"")
     vectors = unit_vectors(rows["ra"][good], rows["dec"][good])
     labels = friends(vectors, link_radius(config, fwhm))
     members, starts = group_members(labels, closed(labels, own[good]))
-    rules = ObjectRules(*(chord2(angle) for angle in _angles(config, fwhm)))
-    epochs = epochs_of(rows, good)
-    tracks = _tracks(config, fwhm)
-    found = split_groups(members, starts, vectors, epochs, rules, tracks)
+    epochs, tracks = epochs_of(rows, good), _tracks(config, fwhm)
+    facts = Facts(*(rows[name][good].astype(float) for name in ("fwhm", "psfFlux")))
+    reach = config.reach * fwhm / ARCSEC
+    found, joint = split_groups(members, starts, vectors, epochs, facts, reach, tracks)
     hop = hop_radius(config, fwhm, years)
     if hop > 0.0:
-        reach = Reach(hop, 0.5 * link_radius(config, fwhm))
-        labels, found = join_far(labels, found, vectors, rows, good, epochs, reach, tracks)
+        step = Reach(hop, 0.5 * link_radius(config, fwhm))
+        labels, found = join_far(labels, found, vectors, rows, good, epochs, step, tracks)
     group, cluster = np.full((2, len(rows)), -1)
     group[good] = good[labels]
     cluster[good] = np.where(found >= 0, good[found], -1)
-    return {"group": group, "cluster": cluster}
-
-
-def _angles(config: SourceClusteringConfig, fwhm: float) -> tuple[float, float, float]:
-    diameter = config.max_diameter * fwhm / 3600.0
-    return link_radius(config, fwhm), diameter, diameter / 2.0
+    merged = np.zeros(len(rows), bool)
+    merged[good] = joint
+    return {"group": group, "cluster": cluster, "merged": merged}
 
 
 def _tracks(config: SourceClusteringConfig, fwhm: float) -> TrackRules:
     return TrackRules(
         scatter=config.track_scatter * fwhm,
         ratio=config.track_ratio,
-        near=0.5 * config.max_diameter * fwhm,
+        near=0.75 * config.reach * fwhm,
         motion=config.max_motion,
     )
 

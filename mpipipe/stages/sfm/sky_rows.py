@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpipipe.data.association import FLAGS, FLUX_KINDS, NO_OBJECT, SOURCE
+from mpipipe.data.association import FLAGS_OF_SRC, FLUX_KINDS, NO_OBJECT, SOURCE
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.src import APERTURES, aperture_suffix
 from mpipipe.stages.sky_positions import sky_jacobian
@@ -46,7 +46,7 @@ def sky_rows(
         for error in ("", "Err"):
             suffix = aperture_suffix(APERTURES[-1]) if kind == "ap" else ""
             rows[f"{kind}Flux{error}"] = src[f"{kind}Flux{error}{suffix}"]
-    for column in FLAGS:
+    for column in FLAGS_OF_SRC:
         rows[column.name] = src[column.name]
     _turn_shapes(rows, calexp, src, fwhm)
     return rows
