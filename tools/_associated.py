@@ -84,9 +84,7 @@ class Associated:
         return np.asarray(self.rows["objectId"] != NO_OBJECT)
 
 
-def _labels(
-    truth: _truth.CcdTruth, src: np.ndarray, objects: np.ndarray
-) -> dict[str, np.ndarray]:
+def _labels(truth: _truth.CcdTruth, src: np.ndarray, objects: np.ndarray) -> dict[str, np.ndarray]:
     """What the sources of one CCD-visit really are of."""
     real = truth.sources[truth.sources["snr"] > FAINTEST]
     where = np.stack([real["x"], real["y"]], axis=1).astype(float)

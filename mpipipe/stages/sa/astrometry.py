@@ -69,7 +69,8 @@ def astrometry(
 
     The model is that of the time base: 2 parameters (rest), 4 (motion), 5 (parallax, where it can
     be told from the motion). Saturated sources, such without centroid, and such that are the light
-    of several objects are left out if there are others. Without errors all count alike, and the errors of the result are NaN.
+    of several objects are left out if there are others. Without errors all count alike, and the
+    errors of the result are NaN.
 
     Parameters
     ----------

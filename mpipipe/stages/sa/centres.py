@@ -274,9 +274,7 @@ def _find_merged(
 
 
 @njit(cache=True)
-def _by_seeing(
-    epoch: np.ndarray, fwhm: np.ndarray, n_epochs: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _by_seeing(epoch: np.ndarray, fwhm: np.ndarray, n_epochs: int) -> tuple[np.ndarray, np.ndarray]:
     """Sources by epoch, those of best seeing first, and where every epoch begins."""
     best = np.full(n_epochs, np.inf)
     count = np.zeros(n_epochs, np.int64)

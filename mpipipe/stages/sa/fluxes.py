@@ -33,8 +33,8 @@ def fluxes(
 ) -> dict[str, np.ndarray]:
     """Columns of fluxes, magnitudes, colours and variability of objects.
 
-    Saturated sources, those whose PSF fit failed, and those that are the light of several objects are
-    left out of a band where there are others.
+    Saturated sources, those whose PSF fit failed, and those that are the light of several objects
+    are left out of a band where there are others.
 
     Parameters
     ----------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpipipe.data.association import SOURCE
-from mpipipe.stages.sa.associate import associate
+from mpipipe.stages.sa.associate import Association, associate
 from mpipipe.stages.sa.friends import friends, unit_vectors
 
 FWHM = 0.83
@@ -93,11 +95,56 @@ def test_a_blend_goes_to_the_nearer_star_and_does_not_weld_them() -> None:
     assert members(rows) == [[0, 2, 4, 5], [1, 3, 6]]
 
 
-def test_a_pair_that_is_as_far_goes_to_lower_ids() -> None:
+def test_a_source_half_way_goes_to_one_of_them() -> None:
     rows = sources([0.0, 0.4, 0.2], [1, 1, 2])
-    rows["ra"] = 80.0  # exactly the same distances along declination
-    rows["dec"] = np.array([-2, 2, 0]) * 2.0**-15
-    assert members(rows) == [[0, 2], [1]]
+    assert members(rows) in ([[0, 2], [1]], [[0], [1, 2]])
+
+
+def associated_pair(n_good: int, n_bad: int, apart: float, faint: float) -> Association:
+    """Of two stars that good seeing shows apart, and bad seeing as one."""
+    n = n_good + n_bad
+    between = apart * faint / (1.0 + faint)
+    rows = sources(
+        [0.0, apart] * n_good + [between] * n_bad,
+        [visit for visit in range(n_good) for _ in (0, 1)] + list(range(n_good, n)),
+    )
+    rows["fwhm"] = np.where(rows["visit"] < n_good, 0.6, 1.1)
+    east = 3600.0 * (rows["ra"] - 80.0)
+    rows["psfFlux"] = np.where(rows["visit"] < n_good, np.where(east < 0.1, 1.0, faint), 1 + faint)
+    return associate(rows, np.ones(len(rows), bool), None, ("r",), FWHM, 10.0)
+
+
+@pytest.mark.parametrize("faint", [0.3, 0.9])
+@pytest.mark.parametrize("n_bad", [2, 9])
+def test_sources_that_are_two_stars_are_flagged_and_pull_neither(faint: float, n_bad: int) -> None:
+    done = associated_pair(3, n_bad, 0.6, faint)
+    bright, other = done.object
+    assert (bright["nSources"], other["nSources"]) == (3 + n_bad, 3)
+    merged = done.source["flag_merged"]
+    assert (merged == (done.source["visit"] >= 3)).all()
+    assert bright["flag_merged"] and not other["flag_merged"]
+    assert 3.6e6 * abs(bright["ra"] - 80.0) < 1.0  # mas
+    assert bright["psfFluxMean_r"] == pytest.approx(1.0)
+
+
+def test_one_visit_that_breaks_a_source_in_two_does_not_make_a_neighbour() -> None:
+    n = 40
+    rows = sources([0.0] * (n - 1) + [-0.3, 0.3], [*range(n), n - 1])
+    rows["fwhm"], rows["psfFlux"] = FWHM, 1.0
+    done = associate(rows, np.ones(len(rows), bool), None, ("r",), FWHM, 10.0)
+    assert sorted(done.object["nSources"].tolist()) == [1, n]
+    assert not done.source["flag_merged"].any()
+
+
+def test_thousands_of_visits_of_a_close_pair_need_no_pairs_of_sources() -> None:
+    n = 4000
+    rng = np.random.default_rng(3)
+    east = np.repeat([[0.0, 0.5]], n, axis=0) + rng.normal(0.0, 0.03, (n, 2))
+    rows = sources(east.ravel().tolist(), np.repeat(np.arange(n), 2).tolist(), interval=0.1)
+    rows["id"] = np.arange(2 * n)
+    start = process_time()
+    assert [len(part) for part in members(rows)] == [n, n]
+    assert process_time() - start < 5.0  # 3e7 pairs, and as many looks at each part, take longer
 
 
 def test_objects_are_no_wider_than_the_limit() -> None:
