@@ -48,8 +48,8 @@ class _Centres(NamedTuple):
         (n, 2) where each is (units of reach), and the square of that.
     head, following
         Lists of centres by the hash of their square.
-    count
-        Number of sources.
+    n_sources
+        How many sources each has.
     taken
         The last epoch that gave it a source.
     """
@@ -58,7 +58,7 @@ class _Centres(NamedTuple):
     square: np.ndarray
     head: np.ndarray
     following: np.ndarray
-    count: np.ndarray
+    n_sources: np.ndarray
     taken: np.ndarray
 
 
@@ -391,13 +391,13 @@ def _give(
     if c == _NONE:
         c = n_centres
         n_centres += 1
-        centres.count[c] = 0
+        centres.n_sources[c] = 0
         _enter(centres, c, x, y)
     centres.taken[c] = e
     of[k] = c
-    centres.count[c] += 1
-    if moving and centres.count[c] > 1:
-        share = 1.0 / centres.count[c]
+    centres.n_sources[c] += 1
+    if moving and centres.n_sources[c] > 1:
+        share = 1.0 / centres.n_sources[c]
         x = centres.place[c, 0] + share * (x - centres.place[c, 0])
         y = centres.place[c, 1] + share * (y - centres.place[c, 1])
         _leave(centres, c)
@@ -471,7 +471,7 @@ def _renew(
     """Centres at the means of their sources, those without any dropped; their number then."""
     total = np.zeros((n_centres, 2))
     for c in range(n_centres):
-        centres.count[c] = 0
+        centres.n_sources[c] = 0
         _leave(centres, c)
     weight = np.zeros(n_centres)
     for k in range(len(of)):
@@ -479,15 +479,15 @@ def _renew(
         weight[of[k]] += w
         total[of[k], 0] += w * places[k, 0]
         total[of[k], 1] += w * places[k, 1]
-        centres.count[of[k]] += 1
+        centres.n_sources[of[k]] += 1
     number = np.empty(n_centres, np.int64)
     kept = 0
     for c in range(n_centres):
-        if centres.count[c] > 0:
+        if centres.n_sources[c] > 0:
             number[c] = kept
             _enter(centres, kept, total[c, 0] / weight[c], total[c, 1] / weight[c])
             kept += 1
-    centres.count[:kept] = 0
+    centres.n_sources[:kept] = 0
     centres.taken[:] = _NONE
     for k in range(len(of)):
         of[k] = number[of[k]]
