@@ -202,14 +202,15 @@ def score(star: np.ndarray, object_id: np.ndarray, which: np.ndarray) -> Score:
     """
     star, object_id = star[star >= 0], object_id[star >= 0]
     _, number = np.unique(object_id, return_inverse=True)
-    pairs = np.unique(np.stack([star, number], axis=1), axis=0)
+    n_objects = int(number.max(initial=-1)) + 1
+    pairs = np.stack(np.divmod(np.unique(star * n_objects + number), max(n_objects, 1)), axis=1)
     counted = which & (np.bincount(star, minlength=len(which)) >= 2)
-    n_objects = np.bincount(pairs[:, 0], minlength=len(which))
+    of_star = np.bincount(pairs[:, 0], minlength=len(which))
     n_stars = np.bincount(pairs[:, 1])
     merged = np.zeros(len(which), bool)
     merged[pairs[n_stars[pairs[:, 1]] > 1, 0]] = True
     n = int(counted.sum())
-    split = (n_objects > 1)[counted].sum()
+    split = (of_star > 1)[counted].sum()
     return Score(n, float(split / max(n, 1)), float(merged[counted].sum() / max(n, 1)))
 
 

@@ -62,6 +62,10 @@ def show(
     ] = None,
     visit: Annotated[int | None, typer.Option("--visit", metavar="V", help="Visit.")] = None,
     ccd: Annotated[str | None, typer.Option("--ccd", metavar="C", help="CCD.")] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option("--cell", metavar="NAME", help="Sky cell of the association, or `seams`."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the record that counts for a task: its outcome, and the columns of its tables.
@@ -70,17 +74,20 @@ def show(
     Examples:
       mpipipe checkpoint show RUN --task 0
       mpipipe checkpoint show RUN --visit 3 --ccd R22_S11
+      mpipipe checkpoint show RUN --cell seams
     """
     from mpipipe.data.errors import ConfigError
-    from mpipipe.run.upkeep import find_task, read_task
+    from mpipipe.run.upkeep import find_cell, find_task, read_task
     from mpipipe.store.layout import RunLayout
 
     layout = RunLayout.at(run)
-    if (task is None) == (visit is None and ccd is None):
-        raise ConfigError("say which task", way_out="--task N, or --visit V --ccd C")
-    if task is None:
+    if sum([task is not None, visit is not None or ccd is not None, cell is not None]) != 1:
+        raise ConfigError("say which task", way_out="--task N, --visit V --ccd C, or --cell NAME")
+    if cell is not None:
+        task = find_cell(layout, cell)
+    elif task is None:
         task = find_task(layout, visit, ccd)
-    facts = read_task(layout, task)
+    facts = read_task(layout, task, of_sky=cell is not None)
     typer.echo(json.dumps(asdict(facts)) if as_json else text_of(facts))
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
-from mpipipe.run.plan import load_plan, require_run
-from mpipipe.run.sky_plan import plans_of
+from mpipipe.run.plan import Plan, load_plan, require_run
+from mpipipe.run.sky_plan import ASSOCIATE, plans_of
 from mpipipe.run.status import ALIVE_S
 from mpipipe.run.validity import Validity, read_basis
 from mpipipe.store.checkpoint.create import sync_folder
@@ -26,6 +26,8 @@ from mpipipe.store.records import Damage
 
 DAMAGED_SUFFIX = ".damaged"
 """Put behind the name of a file that was repaired."""
+_SOME = 20
+"""Names that are listed, at most."""
 
 
 @dataclass
@@ -168,8 +170,37 @@ def find_task(layout: RunLayout, visit: int | None, ccd: str | None) -> int:
     raise ConfigError(f"its plan has no visit {visit} with CCD {ccd}", file=layout.root)
 
 
-def read_task(layout: RunLayout, task_id: int) -> TaskFacts:
+def find_cell(layout: RunLayout, name: str) -> int:
+    """The task that associates a sky cell, among those of the association; "seams" for the last.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    plan = _sky_plan(layout)
+    labels = [plan.tasks.labels_at(task_id) for task_id in range(len(plan.tasks))]
+    names = [cell if phase == ASSOCIATE else phase for phase, _, cell, _ in labels]
+    if name not in names:
+        some = ", ".join(names[-_SOME:])
+        raise ConfigError(f"no sky cell {name}", file=layout.cells, way_out=f"take one of {some}")
+    return names.index(name)
+
+
+def _sky_plan(layout: RunLayout) -> Plan:
+    plans = plans_of(layout)
+    if len(plans) == 1:
+        raise ConfigError("its sources are in no sky cells yet", file=layout.root)
+    return plans[1]
+
+
+def read_task(layout: RunLayout, task_id: int, *, of_sky: bool = False) -> TaskFacts:
     """What is committed of a task.
+
+    Parameters
+    ----------
+    of_sky
+        Whether it is one of the association's tasks, which are counted by themselves.
 
     Raises
     ------
@@ -178,7 +209,7 @@ def read_task(layout: RunLayout, task_id: int) -> TaskFacts:
     BadDataError
         If the record is damaged.
     """
-    plan = load_plan(layout)
+    plan = _sky_plan(layout) if of_sky else load_plan(layout)
     ledger = Ledger.read(layout, plan)
     if task_id not in range(len(plan.tasks)):
         last = len(plan.tasks) - 1

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from mpipipe.data.association import NO_OBJECT
+from mpipipe.data.errors import ConfigError
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
 from mpipipe.run.sky_plan import plans_of, read_sky_plan
+from mpipipe.run.upkeep import find_cell, read_task
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.hdf5 import opened_catalogue, read_catalogue
 from mpipipe.store.layout import RunLayout
@@ -51,6 +53,18 @@ def finished(raw: Path, sixteen_refcat: Path, tmp_path_factory: pytest.TempPathF
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of the run."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_records_of_cells_can_be_looked_at(finished: Path) -> None:
+    layout = RunLayout.at(finished)
+    rows = {}
+    for number, name in enumerate([read_sky_plan(layout).name(0), "seams"]):
+        facts = read_task(layout, find_cell(layout, name), of_sky=True)
+        assert facts.outcome == "done" and facts.phase == ("associate", "seams")[number]
+        rows[name] = {one.name: one.n_rows for one in facts.tables}
+    assert sum(found["object"] for found in rows.values()) <= len(table(finished, "object"))
+    with pytest.raises(ConfigError, match="no sky cell 7-7"):
+        find_cell(layout, "7-7")
 
 
 def table(root: Path, name: str) -> np.ndarray:
