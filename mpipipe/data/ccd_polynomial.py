@@ -35,8 +35,11 @@ def terms(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> n
     ny, nx = shape
     u = 2.0 * np.asarray(x, float) / max(nx - 1, 1) - 1.0
     v = 2.0 * np.asarray(y, float) / max(ny - 1, 1) - 1.0
-    powers = [u ** (total - q) * v**q for total in range(order + 1) for q in range(total + 1)]
-    return np.stack(powers, axis=-1)
+    made = [np.ones_like(u)]
+    for total in range(order):  # those of one order more: times u, and the last times v
+        last = made[-total - 1 :]
+        made += [*(one * u for one in last), last[-1] * v]
+    return np.stack(made, axis=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mpipipe.data.pixel_shift import shift_image
+from mpipipe.data.pixel_shift import REACH, copy_row, shift_image, shift_widened, widen
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def evaluate(coefficients: np.ndarray, terms: np.ndarray, out: np.ndarray) -> None:
     """``out = sum_t terms[t] coefficients[t]``, for one position."""
     total = out.reshape(-1)
@@ -29,10 +29,17 @@ def draw_images(
     Sums are of the type of the coefficients and terms.
     """
     n, size, _ = out.shape
-    centred = np.empty((size, size), coefficients.dtype)
+    width = 2 * REACH + size
+    wide = np.empty((len(coefficients), size, width), coefficients.dtype)
+    for t in range(len(coefficients)):
+        widen(coefficients[t], wide[t])
+    padded = np.empty((width, width), coefficients.dtype)
+    moved = np.empty((size, width), coefficients.dtype)
     for k in range(n):
-        evaluate(coefficients, terms[k], centred)
-        shift_image(centred, dx[k], dy[k], out[k])
+        evaluate(wide, terms[k], padded[REACH : REACH + size])
+        shift_widened(padded, dx[k], dy[k], moved)
+        for j in range(size):
+            copy_row(padded[j, :size], out[k, j])
 
 
 @njit(cache=True)

@@ -49,7 +49,7 @@ def fill_taps(shift: float, taps: np.ndarray) -> None:
     taps /= total
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def _convolve(values: np.ndarray, step: int, taps: np.ndarray, out: np.ndarray) -> None:
     """``out[i] = sum_m taps[m] values[i + m step]``.
 
@@ -81,28 +81,49 @@ def copy_row(values: np.ndarray, out: np.ndarray) -> None:
 
 
 @njit(cache=True)
+def widen(image: np.ndarray, wide: np.ndarray) -> None:
+    """Copy (size, size) into (size, `REACH` + size + `REACH`), the values of the edges beside."""
+    size = len(image)
+    for j in range(size):
+        copy_row(image[j], wide[j, REACH : REACH + size])
+        for k in range(REACH):
+            wide[j, k], wide[j, REACH + size + k] = image[j, 0], image[j, size - 1]
+
+
+@njit(cache=True)
+def shift_widened(padded: np.ndarray, dx: float, dy: float, moved: np.ndarray) -> None:
+    """Move an image by (+dx, +dy), |dx| and |dy| <= 0.5; in place.
+
+    Parameters
+    ----------
+    padded
+        (2 `REACH` + size, 2 `REACH` + size): the image, `widen`ed, in the lines from `REACH` on;
+        what is above and below is filled here. The moved image is left in ``[:size, :size]``.
+    moved
+        Scratch of the same type, (size, 2 `REACH` + size).
+    """
+    size, width = moved.shape
+    for k in range(REACH):
+        copy_row(padded[REACH], padded[k])
+        copy_row(padded[REACH + size - 1], padded[REACH + size + k])
+    taps = np.empty(N_TAPS, padded.dtype)
+    # Whole images at once: long loops run on vectors.
+    fill_taps(dy, taps)
+    _convolve(padded.reshape(-1), width, taps, moved.reshape(-1))
+    fill_taps(dx, taps)
+    _convolve(moved.reshape(-1), 1, taps, padded.reshape(-1)[: size * width - 2 * REACH])
+
+
+@njit(cache=True)
 def shift_image(image: np.ndarray, dx: float, dy: float, out: np.ndarray) -> None:
     """Move `image` by (+dx, +dy), |dx| and |dy| <= 0.5, into `out`; both are (size, size).
 
     Beyond its edges the image goes on with the value of the edge. Sums are of its type.
     """
-    size, kind = image.shape[0], image.dtype
-    last = REACH + size
-    taps = np.empty(N_TAPS, kind)
-    # Whole images at once: long loops run on vectors.
-    higher = np.empty((last + REACH, size), kind)
-    for j in range(last + REACH):
-        copy_row(image[min(max(j - REACH, 0), size - 1)], higher[j])
-    moved = np.empty((size, size), kind)
-    fill_taps(dy, taps)
-    _convolve(higher.reshape(-1), size, taps, moved.reshape(-1))
-    wider = np.empty((size, last + REACH), kind)
+    size = len(image)
+    width = 2 * REACH + size
+    padded = np.empty((width, width), image.dtype)
+    widen(image, padded[REACH : REACH + size])
+    shift_widened(padded, dx, dy, np.empty((size, width), image.dtype))
     for j in range(size):
-        copy_row(moved[j], wider[j, REACH:last])
-        for k in range(REACH):
-            wider[j, k], wider[j, last + k] = moved[j, 0], moved[j, size - 1]
-    whole = np.empty((size, last + REACH), kind)
-    fill_taps(dx, taps)
-    _convolve(wider.reshape(-1), 1, taps, whole.reshape(-1)[: -2 * REACH])
-    for j in range(size):
-        copy_row(whole[j, :size], out[j])
+        copy_row(padded[j, :size], out[j])

@@ -19,6 +19,10 @@ CENTROID = np.dtype(
 """Position, its covariance matrix (pixel^2), whether it failed, whether the window was cut."""
 
 
+_SETTLED = 1e-4
+"""Steps shorter than this, pixels, are the last."""
+
+
 def windowed_centroids(
     image: np.ndarray,
     variance: np.ndarray,
@@ -51,6 +55,118 @@ def windowed_centroids(
     for column, name in enumerate(CENTROID.names or ()):
         rows[name] = out[:, column]
     return rows
+
+
+@njit(cache=True)
+def _span(centre: float, half: float) -> tuple[int, int]:
+    """The first whole number within `half` of the centre, and the one after the last."""
+    return int(np.ceil(centre - half)), int(np.floor(centre + half)) + 1
+
+
+@njit(cache=True)
+def _is_whole(unusable: np.ndarray, cx: float, cy: float, reach: float) -> bool:
+    """Whether all pixels of the square about the window are there and usable."""
+    ny, nx = unusable.shape
+    (x0, x1), (y0, y1) = _span(cx, reach), _span(cy, reach)
+    if x0 < 0 or y0 < 0 or x1 > nx or y1 > ny:
+        return False
+    bad = False
+    for j in range(y0, y1):
+        line = unusable[j, x0:x1]
+        for k in range(len(line)):
+            bad |= line[np.uint64(k)]  # unsigned: no test for negative indices, so on vectors
+    return not bad
+
+
+@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _line_sums(
+    light: np.ndarray, w: np.ndarray, dx: np.ndarray
+) -> tuple[np.float32, np.float32, np.float32]:
+    """Sums of w d, w d dx, w d dx^2 along a line."""
+    total = first = second = np.float32(0)
+    for k in range(len(light)):
+        i = np.uint64(k)
+        wd = w[i] * light[i]
+        wdx = wd * dx[i]
+        total += wd
+        first += wdx
+        second += wdx * dx[i]
+    return total, first, second
+
+
+@njit(cache=True)
+def _whole_sums(
+    image: np.ndarray, cx: float, cy: float, sigma: float, lines: np.ndarray, sums: np.ndarray
+) -> None:
+    """Moments and slopes of `_window_sums`, of a window whose pixels are all usable.
+
+    `lines` is scratch: weights and distances along a line.
+    """
+    reach, scale = 4 * sigma, 1 / (sigma * sigma)
+    x0, x1 = _span(cx, reach)
+    for i in range(x0, x1):
+        lines[0, i - x0], lines[1, i - x0] = np.exp(-0.5 * scale * (i - cx) ** 2), i - cx
+    total = first_x = first_y = second_x = second_y = 0.0
+    for j in range(*_span(cy, reach)):
+        dy = j - cy
+        low, high = _span(cx, np.sqrt(max(reach * reach - dy * dy, 0.0)))
+        along, first, second = _line_sums(
+            image[j, low:high], lines[0, low - x0 : high - x0], lines[1, low - x0 : high - x0]
+        )
+        across = np.exp(-0.5 * scale * dy * dy)
+        total += across * along
+        first_x += across * first
+        second_x += across * second
+        first_y += across * along * dy
+        second_y += across * along * dy * dy
+    sums[0], sums[1] = first_x, first_y
+    sums[2], sums[3] = total - scale * second_x, total - scale * second_y
+    sums[7] = total
+
+
+@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _line_noise(
+    light: np.ndarray, variance: np.ndarray, w: np.ndarray, dx: np.ndarray
+) -> tuple[np.float32, np.float32, np.float32]:
+    """Sums of w^2 v, w^2 v dx, w^2 v dx^2 along a line."""
+    zero = np.float32(0)
+    total = first = second = zero
+    for k in range(len(light)):
+        i = np.uint64(k)
+        v = w[i] * w[i] * (variance[i] + max(light[i], zero))
+        vdx = v * dx[i]
+        total += v
+        first += vdx
+        second += vdx * dx[i]
+    return total, first, second
+
+
+@njit(cache=True)
+def _whole_noise(
+    image: np.ndarray,
+    variance: np.ndarray,
+    cx: float,
+    cy: float,
+    sigma: float,
+    lines: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Noise of the moments that `_whole_sums` has just made."""
+    reach, scale = 4 * sigma, 1 / (sigma * sigma)
+    x0, _ = _span(cx, reach)
+    noise_x = noise_y = noise_xy = 0.0
+    for j in range(*_span(cy, reach)):
+        dy = j - cy
+        low, high = _span(cx, np.sqrt(max(reach * reach - dy * dy, 0.0)))
+        along, first, second = _line_noise(
+            image[j, low:high], variance[j, low:high], lines[0, low - x0 : high - x0],
+            lines[1, low - x0 : high - x0],
+        )  # fmt: skip
+        across = np.exp(-scale * dy * dy)
+        noise_x += across * second
+        noise_xy += across * first * dy
+        noise_y += across * along * dy * dy
+    sums[4], sums[5], sums[6] = noise_x, noise_y, noise_xy
 
 
 @njit(cache=True)
@@ -118,23 +234,31 @@ def _centroids(
     sigma: float,
     out: np.ndarray,
 ) -> None:
-    sums = np.empty(8)
+    sums, lines = np.empty(8), np.empty((2, int(8 * sigma) + 3), np.float32)
     furthest = 2.0 * sigma + 1
     for k in range(len(ys)):
         cx, cy = xs[k], ys[k]
         failed, cut = True, False
+        safe_x, safe_y, whole = cx, cy, _is_whole(unusable, cx, cy, 4 * sigma + 1)
         for _ in range(40):
-            cut = _window_sums(image, variance, unusable, cx, cy, sigma, sums)
+            if max(abs(cx - safe_x), abs(cy - safe_y)) > 1:
+                safe_x, safe_y, whole = cx, cy, _is_whole(unusable, cx, cy, 4 * sigma + 1)
+            if whole:
+                _whole_sums(image, cx, cy, sigma, lines, sums)
+            else:
+                cut = _window_sums(image, variance, unusable, cx, cy, sigma, sums)
             if not (sums[7] > 0 and sums[2] > 0 and sums[3] > 0):
                 break
             # Twice the moment over the sum is Newton's step for a star; never a long one.
             step_x = min(max(2 * sums[0] / sums[7], -1.0), 1.0)
             step_y = min(max(2 * sums[1] / sums[7], -1.0), 1.0)
+            if whole and np.hypot(step_x, step_y) < _SETTLED:
+                _whole_noise(image, variance, cx, cy, sigma, lines, sums)
             cx += step_x
             cy += step_y
             if np.hypot(cx - xs[k], cy - ys[k]) > furthest:
                 break
-            if np.hypot(step_x, step_y) < 1e-4:
+            if np.hypot(step_x, step_y) < _SETTLED:
                 failed = False
                 break
         row = out[k]

@@ -20,10 +20,14 @@ def _join(
     ny, nx = mask.shape
     for k in range(len(ys)):
         y, x = ys[k], xs[k]
+        found = np.int32(0)
         for j in range(max(0, int(np.ceil(y - reach))), min(ny, int(np.floor(y + reach)) + 1)):
-            for i in range(max(0, int(np.ceil(x - reach))), min(nx, int(np.floor(x + reach)) + 1)):
-                if (j - y) ** 2 + (i - x) ** 2 <= reach * reach:
-                    joined[k] |= mask[j, i]
+            half = np.sqrt(max(reach * reach - (j - y) ** 2, 0.0))
+            low, high = max(0, int(np.ceil(x - half))), min(nx, int(np.floor(x + half)) + 1)
+            line = mask[j]
+            for i in range(low, high):
+                found |= line[np.uint64(i)]  # unsigned: no test for negative ones, so on vectors
+        joined[k] = found
 
 
 def brightest_near(image: np.ndarray, y: np.ndarray, x: np.ndarray, reach: float) -> np.ndarray:
