@@ -6,8 +6,8 @@ import numpy as np
 
 from mpipipe.data.psf import Psf
 
-_MOST_PIXELS = 32_000_000
-"""Of the images that are kept: 128 MB. Those of further sources are drawn each time."""
+_MOST_PIXELS = 64_000_000
+"""Of the images that are kept: 256 MB. Those of further sources are drawn each time."""
 
 
 class PsfModels:

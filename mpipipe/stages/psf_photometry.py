@@ -45,6 +45,8 @@ errors are NaN), or the position ran away (then it is the one given, and the flu
 _CHUNK = 256
 _STRIP = 64
 """Lines of the image, along which sources follow one another."""
+_LITTLE = 0.2
+"""Share of an image from which it takes no longer to copy it as a whole."""
 _ROUNDS = 4
 _LEAST_WEIGHT = 0.5
 """Share of the profile's sum of squares that good pixels must hold."""
@@ -263,7 +265,7 @@ def _copy_about(
     image: np.ndarray, x: np.ndarray, y: np.ndarray, size: int, out: np.ndarray
 ) -> None:
     """Copy the image, at least in squares of `size` about these positions."""
-    if len(x) * size * size > image.size:
+    if len(x) * size * size > _LITTLE * image.size:
         out[:] = image
     else:
         _copy_squares(image, x, y, size, out)

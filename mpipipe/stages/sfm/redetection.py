@@ -80,7 +80,7 @@ class Residual:
     image
         (ny, nx) float32, electrons; unusable pixels are 0.
     fits
-        `mpipipe.stages.psf_photometry.PSF_SOURCE` rows of the known sources.
+        `mpipipe.stages.psf_photometry.PSF_SOURCE` rows of the known sources, in their order.
     """
 
     image: np.ndarray
@@ -94,6 +94,36 @@ def take_off(pixels: Pixels, psf: Psf, y: np.ndarray, x: np.ndarray) -> Residual
     )
     residual = subtract_sources(pixels.image, psf, fits["x"], fits["y"], fits["flux"])
     return Residual(residual, fits)
+
+
+def take_off_more(
+    pixels: Pixels, psf: Psf, rest: Residual, y: np.ndarray, x: np.ndarray
+) -> Residual:
+    """The same with further peaks: only what stands near a new one is fitted again.
+
+    Parameters
+    ----------
+    rest
+        Without the first of these peaks, whose fits it holds in their order.
+    """
+    at = np.stack([x, y], axis=1).astype(float)
+    old = len(rest.fits)
+    again = np.flatnonzero(_is_near(at[:old], at[old:], _TOGETHER * psf.fwhm))
+    before = rest.fits[again]
+    image = subtract_sources(rest.image, psf, before["x"], before["y"], -before["flux"])
+    some = np.concatenate([again, np.arange(old, len(at))])
+    more = take_off(Pixels(image, pixels.variance, pixels.unusable), psf, y[some], x[some])
+    fits = np.concatenate([rest.fits, more.fits[len(again) :]])
+    fits[again] = more.fits[: len(again)]
+    return Residual(more.image, fits)
+
+
+def _is_near(at: np.ndarray, others: np.ndarray, distance: float) -> np.ndarray:
+    """Whether any of the others is within `distance`; both (n, 2)."""
+    from scipy.spatial import KDTree
+
+    nearest, _ = KDTree(others).query(at, distance_upper_bound=distance)
+    return np.asarray(nearest < distance)
 
 
 def redetect(
@@ -178,8 +208,8 @@ def settle(
     if not len(y) or not len(known):
         return y, x, np.ones(len(y), bool)
     places = np.stack([x, y], axis=1).astype(float)
-    distance, _ = KDTree(places).query(np.stack([known["x"], known["y"]], axis=1))
-    known = known[distance < _TOGETHER * psf.fwhm]
+    known_at = np.stack([known["x"], known["y"]], axis=1)
+    known = known[_is_near(known_at, places, _TOGETHER * psf.fwhm)]
     # Their models are put back.
     image = subtract_sources(rest.image, psf, known["x"], known["y"], -known["flux"])
     together = Pixels(image, pixels.variance, pixels.unusable)

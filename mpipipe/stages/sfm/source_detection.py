@@ -31,7 +31,7 @@ from mpipipe.stages.psf_photometry import usable_pixels
 from mpipipe.stages.sfm.deep_detections import DeepDetections, near_saturated
 from mpipipe.stages.sfm.detection_map import DetectionMap, detection_map, residual_map
 from mpipipe.stages.sfm.doubtful import count_doubtful
-from mpipipe.stages.sfm.redetection import Rules, redetect, settle, take_off
+from mpipipe.stages.sfm.redetection import Rules, redetect, settle, take_off, take_off_more
 from mpipipe.stages.stage import StageConfig, stage
 
 
@@ -195,10 +195,15 @@ def _redetected(
     )  # fmt: skip
     pixels, width = usable_pixels(calexp, planes), first.width
     spoiled = _spoiled(config, calexp.mask, first, peaks, psf.fwhm)
+    rest = None
     for number in range(1, config.passes):
         if not 0 < len(peaks.y) <= MAX_SOURCES:
             break
-        rest = take_off(pixels, psf, peaks.y, peaks.x)
+        rest = (
+            take_off(pixels, psf, peaks.y, peaks.x)
+            if rest is None
+            else take_off_more(pixels, psf, rest, peaks.y, peaks.x)
+        )
         after = residual_map(rest.image, planes, psf.fwhm, first)
         y, x, snr, noise, now = redetect(first, after, planes.unusable, rest.fits, psf.fwhm, rules)
         sound = ~spoiled(y, x)
