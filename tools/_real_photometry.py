@@ -23,6 +23,7 @@ from mpipipe.data.raw import FrameInfo
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.quality.report import Check, at_least, at_most, within
 from mpipipe.stages import cs, ic, sfm
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.sfm.apertures import circles
 from mpipipe.stages.sfm.scene import make_scene
 from mpipipe.stages.stage import Clipboard, run_chain
@@ -148,7 +149,9 @@ def _in_circle(result: Clipboard) -> np.ndarray:
     """Flux of every source in SExtractor's aperture, electrons."""
     src, planes, psf = result["src"], result["planes"], result["psf"]
     width = float(result["sdqa"].get("sfm.sourceDetection.map_width"))
-    scene = make_scene(src, result["calexp"], planes, psf, width, result["detections"])
+    scene = make_scene(
+        src, result["calexp"], planes, PsfModels(psf, len(src)), width, result["detections"]
+    )
     x, y, flux = src["x"], src["y"], src["psfInstFlux"]
     radii = np.array([_APERTURE])
     return circles(scene.residual, planes, psf.images(x, y), x, y, flux, radii)[0][:, 0]
@@ -222,7 +225,9 @@ def measure_epoch(path: Path) -> Epoch:
     if len(at):
         distance, _ = cKDTree(at).query(np.stack([src["y"], src["x"]], axis=1))
     width = float(result["sdqa"].get("sfm.sourceDetection.map_width"))
-    scene = make_scene(src, calexp, planes, result["psf"], width, result["detections"])
+    scene = make_scene(
+        src, calexp, planes, PsfModels(result["psf"], len(src)), width, result["detections"]
+    )
     usable = ~planes.unusable & ~is_set(calexp.mask, "SAT")
     near = np.zeros(calexp.shape, bool)
     bright = (src["snr"] > 100) & ~src["flag_saturated"] & ~src["flag_edge"]

@@ -19,8 +19,8 @@ CENTROID = np.dtype(
 """Position, its covariance matrix (pixel^2), whether it failed, whether the window was cut."""
 
 
-_SETTLED = 1e-4
-"""Steps shorter than this, pixels, are the last."""
+SETTLED = 1e-4
+"""Steps shorter than this, pixels, are the last, if nobody makes better positions of them."""
 
 
 def windowed_centroids(
@@ -30,6 +30,7 @@ def windowed_centroids(
     y: np.ndarray,
     x: np.ndarray,
     fwhm: float,
+    settled: float = SETTLED,
 ) -> np.ndarray:
     """Centroids from peak pixels.
 
@@ -42,6 +43,8 @@ def windowed_centroids(
         Peak pixels.
     fwhm
         Of the window, pixels.
+    settled
+        Steps shorter than this, pixels, are the last: a fifth of it is left.
 
     Returns
     -------
@@ -50,7 +53,9 @@ def windowed_centroids(
     """
     out = np.zeros((len(y), 7))
     sigma = fwhm / FWHM_OF_SIGMA
-    _centroids(image, variance, unusable, y.astype(float), x.astype(float), sigma, out)
+    _centroids(
+        image, variance, unusable, y.astype(float), x.astype(float), sigma, settled, out
+    )  # fmt: skip
     rows = np.zeros(len(y), CENTROID)
     for column, name in enumerate(CENTROID.names or ()):
         rows[name] = out[:, column]
@@ -232,6 +237,7 @@ def _centroids(
     ys: np.ndarray,
     xs: np.ndarray,
     sigma: float,
+    settled: float,
     out: np.ndarray,
 ) -> None:
     sums, lines = np.empty(8), np.empty((2, int(8 * sigma) + 3), np.float32)
@@ -252,13 +258,13 @@ def _centroids(
             # Twice the moment over the sum is Newton's step for a star; never a long one.
             step_x = min(max(2 * sums[0] / sums[7], -1.0), 1.0)
             step_y = min(max(2 * sums[1] / sums[7], -1.0), 1.0)
-            if whole and np.hypot(step_x, step_y) < _SETTLED:
+            if whole and np.hypot(step_x, step_y) < settled:
                 _whole_noise(image, variance, cx, cy, sigma, lines, sums)
             cx += step_x
             cy += step_y
             if np.hypot(cx - xs[k], cy - ys[k]) > furthest:
                 break
-            if np.hypot(step_x, step_y) < _SETTLED:
+            if np.hypot(step_x, step_y) < settled:
                 failed = False
                 break
         row = out[k]

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mpipipe.data.psf import Psf
 
+_STILL = 0.003
+"""Pixels by which a source may move, along an axis, before it is drawn again: of a star of SNR 300
+that leaves a sixth of its noise."""
 _MOST_PIXELS = 64_000_000
 """Of the images that are kept: 256 MB. Those of further sources are drawn each time."""
+
+
+class Drawn(NamedTuple):
+    """Images of some sources.
+
+    Attributes
+    ----------
+    images
+        (m, size, size) float32.
+    which
+        (n,) the image of each source.
+    x, y
+        (n,) where these were drawn, pixels.
+    """
+
+    images: np.ndarray
+    which: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
 
 
 class PsfModels:
     """Images of the PSF where the sources of a catalogue are, float32.
 
-    An image is drawn when it is asked for, and kept until its source has moved.
+    An image is drawn when it is asked for, and kept until its source has moved by more than 0.003
+    pixel.
 
     Attributes
     ----------
@@ -27,31 +52,37 @@ class PsfModels:
         self._images = np.empty((kept, psf.size, psf.size), np.float32)
         self._x, self._y = np.full(kept, np.nan), np.full(kept, np.nan)
 
-    def at(self, some: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Images of some sources.
+    def drawn(self, some: np.ndarray, x: np.ndarray, y: np.ndarray) -> Drawn:
+        """Images of some sources, where they are kept.
 
         Parameters
         ----------
         some
             Their numbers in the catalogue.
         x, y
-            Where they are, pixels; the middle of an image is (round(x), round(y)).
-
-        Returns
-        -------
-        numpy.ndarray
-            (len(some), size, size) float32.
+            Where they are, pixels; the middle of an image is (round(x), round(y)) of where it was
+            drawn.
         """
-        if not len(some):
-            return np.empty((0, self.psf.size, self.psf.size), np.float32)
-        if some.max() >= len(self._x):
-            return self.psf.images(x, y, np.float32)
-        moved = (self._x[some] != x) | (self._y[some] != y)
-        if moved.any():
-            again = some[moved]
-            self._x[again], self._y[again] = x[moved], y[moved]
-            self._images[again] = self.psf.images(x[moved], y[moved], np.float32)
-        first, last = int(some[0]), int(some[-1])
-        if last - first + 1 == len(some) and (np.diff(some) == 1).all():
-            return self._images[first : last + 1]
-        return self._images[some]
+        if len(some) and some.max() >= len(self._x):
+            x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+            return Drawn(self.psf.images(x, y, np.float32), np.arange(len(some)), x, y)
+        still = (np.abs(self._x[some] - x) <= _STILL) & (np.abs(self._y[some] - y) <= _STILL)
+        if not still.all():
+            again = some[~still]
+            self._x[again], self._y[again] = x[~still], y[~still]
+            self._images[again] = self.psf.images(x[~still], y[~still], np.float32)
+        return Drawn(self._images, some, self._x[some], self._y[some])
+
+    def at(self, some: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The same as an array of their own: (len(some), size, size) float32, each with its middle
+        at (round(x), round(y))."""
+        drawn = self.drawn(some, x, y)
+        images, which = drawn.images, drawn.which
+        turned = (np.round(drawn.x) != np.round(x)) | (np.round(drawn.y) != np.round(y))
+        if turned.any():
+            images, which = images[which], np.arange(len(which))
+            images[turned] = self.psf.images(x[turned], y[turned], np.float32)
+        first, last = (int(which[0]), int(which[-1])) if len(which) else (0, -1)
+        if last - first + 1 == len(which) and (np.diff(which) == 1).all():
+            return images[first : last + 1]
+        return images[which]

@@ -27,7 +27,7 @@ from mpipipe.data.exposure import Exposure
 from mpipipe.data.mask import VALUE
 from mpipipe.data.psf import Psf
 from mpipipe.stages.measurement_planes import MeasurementPlanes
-from mpipipe.stages.psf_models import PsfModels
+from mpipipe.stages.psf_models import Drawn, PsfModels
 
 PSF_SOURCE = np.dtype(
     [
@@ -130,11 +130,13 @@ def blended_photometry(
     *,
     free: bool = True,
     sweeps: int = 2,
+    models: PsfModels | None = None,
 ) -> np.ndarray:
     """Fit sources, each with the models of the others taken off; parameters as `psf_photometry`.
 
     Sources whose stamps touch no other's are fitted by `psf_photometry`; the rest first where they
-    are thought to be, then `sweeps` times more with positions free.
+    are thought to be, then `sweeps` times more with positions free. Images of the PSF are drawn
+    into `models`, for those who need them next.
     """
     if not sweeps:
         return psf_photometry(pixels, psf, x, y, radius, free=free)
@@ -145,16 +147,17 @@ def blended_photometry(
     order = np.flatnonzero(touching)
     order = order[_in_turn(_peaks(pixels, rows[order]), rows[order])]
     residual = np.empty(pixels.image.shape if len(order) else (0, 0), np.float32)
-    models = PsfModels(psf, len(rows))
+    models = PsfModels(psf, len(rows)) if models is None else models
     for sweep in range(sweeps + 1 if len(order) else 0):
-        # Made anew: a model that moves is taken off by its slopes only until the next sweep.
-        _copy_about(pixels.image, rows["x"][order], rows["y"][order], psf.size, residual)
-        if sweep:
+        if not sweep or (free and sweep > 1):
+            # Made anew: a model that moves is taken off by its slopes only until the next sweep.
+            _copy_about(pixels.image, rows["x"][order], rows["y"][order], psf.size, residual)
+        if free and sweep > 1:
             _take_off(residual, models, order, rows["x"], rows["y"], rows["flux"])
         for some in _chunks(order):
             now = rows[some]
             _fit_in_turn(
-                residual, pixels.variance, pixels.unusable, models.at(some, now["x"], now["y"]),
+                residual, pixels.variance, pixels.unusable, models.drawn(some, now["x"], now["y"]),
                 radius, free and sweep > 0, now, np.asarray(x)[some], np.asarray(y)[some],
                 0.25 * radius,
             )  # fmt: skip
@@ -189,7 +192,8 @@ def subtract_sources(
     residual = image.astype(np.float32)
     known = np.flatnonzero(np.isfinite(flux))
     for some in _chunks(known):
-        _subtract(residual, psf.images(x[some], y[some], np.float32), x[some], y[some], flux[some])
+        drawn = psf.images(x[some], y[some], np.float32), np.arange(len(some)), x[some], y[some]
+        _subtract(residual, Drawn(*drawn), flux[some])
     return residual
 
 
@@ -211,7 +215,7 @@ def _take_off(
     flux: np.ndarray,
 ) -> None:
     for some in _chunks(known):
-        _subtract(residual, models.at(some, x[some], y[some]), x[some], y[some], flux[some])
+        _subtract(residual, models.drawn(some, x[some], y[some]), flux[some])
 
 
 def _peaks(pixels: Pixels, rows: np.ndarray) -> np.ndarray:
@@ -541,12 +545,11 @@ def fit_stamps(
 
 
 @njit(cache=True)
-def _subtract(
-    image: np.ndarray, models: np.ndarray, xs: np.ndarray, ys: np.ndarray, flux: np.ndarray
-) -> None:
+def _subtract(image: np.ndarray, models: Drawn, flux: np.ndarray) -> None:
     """Take models off the image, in place."""
-    for k in range(len(models)):
-        _add(image, models[k], int(np.round(xs[k])), int(np.round(ys[k])), -flux[k])
+    for k in range(len(flux)):
+        mx, my = int(np.round(models.x[k])), int(np.round(models.y[k]))
+        _add(image, models.images[models.which[k]], mx, my, -flux[k])
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -593,7 +596,7 @@ def _fit_in_turn(
     residual: np.ndarray,
     variance: np.ndarray,
     unusable: np.ndarray,
-    models: np.ndarray,
+    models: Drawn,
     radius: float,
     free: bool,
     rows: np.ndarray,
@@ -603,22 +606,28 @@ def _fit_in_turn(
 ) -> None:
     """Fit each source to what is left with its own model back, and take it off where it is now; in
     place."""
-    sums, pixels = np.empty(11), np.empty((3, *models.shape[1:]), np.float32)
-    change = np.empty(models.shape[1:], np.float32)
+    shape = models.images.shape[1:]
+    sums, pixels = np.empty(11), np.empty((3, *shape), np.float32)
+    change = np.empty(shape, np.float32)
     for k in range(len(rows)):
-        row = rows[k]
-        mx, my = _middle(row)
+        row, model = rows[k], models.images[models.which[k]]
         old, old_x, old_y = row.flux, row.x, row.y
+        row.x, row.y = models.x[k], models.y[k]  # steps start where the model was drawn
+        mx, my = _middle(row)
         n = _sums(
-            residual, variance, unusable, models[k], mx, my, radius, row, 0.0, pixels, sums
+            residual, variance, unusable, model, mx, my, radius, row, 0.0, pixels, sums
         )  # fmt: skip
         _solve(sums, n, free, old, row)
         if n == 0:
+            row.x, row.y = old_x, old_y
             continue
         away = np.hypot(row.x - start_x[k], row.y - start_y[k]) > leash
         row.failed = away or (free and not row.flux > 0)
         if row.failed:
-            row.x, row.y = old_x, old_y
+            row.x, row.y = models.x[k], models.y[k]
             _solve(sums, n, False, old, row)
-        _change(models[k], old - row.flux, row.flux, row.x - old_x, row.y - old_y, change)
+        moved_x, moved_y = row.x - models.x[k], row.y - models.y[k]
+        if row.failed or not free:
+            row.x, row.y = old_x, old_y
+        _change(model, old - row.flux, row.flux, moved_x, moved_y, change)
         _add(residual, change, mx, my, 1.0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mpipipe.data.mask import VALUE, bits
-from mpipipe.stages.centroids import windowed_centroids
+from mpipipe.stages.centroids import SETTLED, windowed_centroids
 from mpipipe.stages.detections import Detections
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.near import planes_near
@@ -22,12 +22,18 @@ _FLAGS: Mapping[str, int] = {
 
 
 def locate_peaks(
-    rows: np.ndarray, image: np.ndarray, planes: MeasurementPlanes, detections: Detections
+    rows: np.ndarray,
+    image: np.ndarray,
+    planes: MeasurementPlanes,
+    detections: Detections,
+    settled: float = SETTLED,
 ) -> None:
-    """Windowed centroids of the detections into their rows, with errors and flags."""
+    """Windowed centroids of the detections into their rows, with errors and flags; `settled` as in
+    `windowed_centroids`."""
     found = windowed_centroids(
-        image, planes.variance, planes.unusable, detections.y, detections.x, planes.seeing.fwhm
-    )
+        image, planes.variance, planes.unusable, detections.y, detections.x, planes.seeing.fwhm,
+        settled,
+    )  # fmt: skip
     # Correlated noise: what the matched filter's map is wider than 1, positions vary more by.
     scale = max(detections.width, 1.0)
     rows["x"], rows["y"] = found["x"], found["y"]

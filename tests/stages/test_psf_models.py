@@ -31,3 +31,23 @@ def test_more_sources_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(
         models.at(numbers[:2], X[:2], Y[:2]), PSF.images(X, Y)[:2].astype(np.float32)
     )
+
+
+def test_image_is_kept_while_its_source_hardly_moves_and_says_where_it_was_drawn() -> None:
+    models, numbers = PsfModels(PSF, 4), np.arange(4)
+    before = models.drawn(numbers, X, Y)
+    first = before.images[before.which].copy()
+    moved = X + np.array([0.002, 0.004, 0.0, -0.002])
+    after = models.drawn(numbers, moved, Y)
+    np.testing.assert_array_equal(after.x, [X[0], moved[1], X[2], X[3]])
+    still = [0, 2, 3]
+    np.testing.assert_array_equal(after.images[after.which][still], first[still])
+    assert (after.images[after.which][1] != first[1]).any()
+
+
+def test_array_of_images_has_middles_where_sources_are_now() -> None:
+    models, one = PsfModels(PSF, 1), np.arange(1)
+    y = np.array([20.0])
+    models.at(one, np.array([10.499]), y)
+    image = models.at(one, np.array([10.501]), y)
+    np.testing.assert_array_equal(image, PSF.images(np.array([10.501]), y, np.float32))

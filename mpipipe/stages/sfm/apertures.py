@@ -206,11 +206,12 @@ def _window(
                 line = model[j - margin]
                 for k in range(max(inner, low), min(outer, high)):
                     light[np.uint64(k)] += by * line[np.uint64(k - margin)]
-        for c in range(3):
-            total = 0.0
-            for x in range(side):
-                total += values[c, j, x]
-                below[c, j, x + 1] = total
+        first = second = third = 0.0
+        for x in range(side):  # three sums at once: none waits for another
+            first += light[x]
+            second += noise[x]
+            third += known[x]
+            below[0, j, x + 1], below[1, j, x + 1], below[2, j, x + 1] = first, second, third
 
 
 @njit(cache=True)

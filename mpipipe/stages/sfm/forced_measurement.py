@@ -26,6 +26,7 @@ from mpipipe.stages.detections import Detections
 from mpipipe.stages.ic.wcs_determination import middle_of_visit, placed_stars
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.near import planes_near
+from mpipipe.stages.psf_models import PsfModels
 from mpipipe.stages.psf_photometry import subtract_sources, usable_pixels
 from mpipipe.stages.sfm.ap_correct_apply import calibrate_fluxes
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
@@ -185,7 +186,7 @@ def _measure(
     fitted = every[: len(rows) + len(near)]
     image = subtract_sources(calexp.image, psf, far["x"], far["y"], far["psfInstFlux"])
     _fit(config, fitted, replace(calexp, image=image), planes, psf, width)
-    scene = make_scene(every, calexp, planes, psf, width, None)
+    scene = make_scene(every, calexp, planes, PsfModels(psf, len(every)), width, None)
     flag_pixels(fitted, calexp.mask, planes.seeing.fwhm)
     measure(scene, fitted, config.measurements)
     rows[:] = fitted[: len(rows)]

@@ -128,16 +128,16 @@ def _take_off(
     values = np.empty((n, 8 * widest * (int(limits[n] - limits[n - 1]) + 2)))
     for k in range(len(xs)):
         # As far as it turns out to reach.
+        first, ends, before = 0, False, np.inf
         rings = min(int(np.searchsorted(limits, 1.5 * max(inner[k], 0) + 4.0)), n)
-        while True:
+        light[k] = 0.0
+        while not ends and first < n:
             far = limits[rings]
-            ends = _profile(
-                residual, unknown, xs[k], ys[k], inner[k], limits, table, rings, values, least,
-                light[k],
+            ends, before = _profile(
+                residual, unknown, xs[k], ys[k], inner[k], limits, table, first, rings, values,
+                least, before, light[k],
             )  # fmt: skip
-            if ends or rings == n:
-                break
-            rings = min(int(np.searchsorted(limits, 1.5 * far)), n)
+            first, rings = rings, min(int(np.searchsorted(limits, 1.5 * far)), n)
         brightest = np.argmax(light[k])
         light[k, :brightest] = light[k, brightest]  # within, nothing is known
         if light[k, 0] > 0:
@@ -153,43 +153,51 @@ def _profile(
     inner: int,
     limits: np.ndarray,
     table: np.ndarray,
+    first: int,
     rings: int,
     values: np.ndarray,
     least: float,
+    before: float,
     light: np.ndarray,
-) -> bool:
-    """Medians of the first rings, made to fall; whether the halo ends among them."""
+) -> tuple[bool, float]:
+    """Medians of the rings from `first` on, made to fall from what was `before`; whether the halo
+    ends among them, and the last median."""
     ny, nx = residual.shape
     mx, my = int(np.round(x0)), int(np.round(y0))
-    far = int(limits[rings]) + 1
+    far, hole = limits[rings], limits[first]
     count = np.zeros(rings, np.int64)
-    for y in range(max(0, my - far), min(ny, my + far + 1)):
-        rest = limits[rings] ** 2 - (y - y0) ** 2
-        if rest <= 0:
-            continue
-        low, high = int(np.ceil(x0 - np.sqrt(rest))), int(np.floor(x0 + np.sqrt(rest)))
-        for x in range(max(0, low), min(nx, high + 1)):
-            if abs(x - mx) <= inner and abs(y - my) <= inner or unknown[y, x]:
-                continue
-            r = np.sqrt((x - x0) ** 2 + (y - y0) ** 2)
-            if limits[0] <= r < limits[rings]:
-                after = table[int(r)]
-                if limits[after] <= r:
-                    after += 1
-                at = after - 1
-                values[at, count[at]] = residual[y, x]
-                count[at] += 1
-    light[:] = 0.0
-    before = np.inf
-    for ring in range(rings):
+    for y in range(max(0, int(np.ceil(y0 - far))), min(ny, int(np.floor(y0 + far)) + 1)):
+        dy = y - y0
+        reach, gap = np.sqrt(max(far * far - dy * dy, 0.0)), -1.0
+        if dy * dy < hole * hole:
+            gap = np.sqrt(hole * hole - dy * dy)
+        if abs(y - my) <= inner:
+            gap = max(gap, inner + 1.0 - abs(x0 - mx))
+        left, right = int(np.ceil(x0 - reach)), int(np.floor(x0 + reach)) + 1
+        leap, back = right, right  # beyond the gap, exact below
+        if gap >= 0:
+            leap, back = int(np.floor(x0 - gap)) + 1, int(np.ceil(x0 + gap))
+        for begin, end in ((left, min(leap, right)), (max(back, left), right)):
+            for x in range(max(0, begin), min(nx, end)):
+                if abs(x - mx) <= inner and abs(y - my) <= inner or unknown[y, x]:
+                    continue
+                r = np.sqrt((x - x0) ** 2 + dy * dy)
+                if hole <= r < far:
+                    after = table[int(r)]
+                    if limits[after] <= r:
+                        after += 1
+                    at = after - 1
+                    values[at, count[at]] = residual[y, x]
+                    count[at] += 1
+    for ring in range(first, rings):
         if count[ring] >= _LEAST_PIXELS:
             before = min(before, np.median(values[ring, : count[ring]]))
             if before < least:
-                return True
+                return True, before
             light[ring] = before
         elif before < np.inf:
-            return True
-    return False
+            return True, before
+    return False, before
 
 
 @njit(cache=True)

@@ -32,7 +32,7 @@ def fit_psfs(
     start: tuple[np.ndarray, np.ndarray],
     free: bool,
     sweeps: int,
-) -> None:
+) -> PsfModels:
     """PSF fluxes of all rows, and positions where they are free; in place.
 
     A free position settles where noise adds light. The two coordinates raise the expected square of
@@ -45,10 +45,17 @@ def fit_psfs(
         Width of the matched-filter map: more than 1 on correlated noise.
     start
         x, y where the fits start.
+
+    Returns
+    -------
+    PsfModels
+        Images of the PSF at the rows, as far as the fits drew them.
     """
+    models = PsfModels(psf, len(src))
     found = blended_photometry(
-        usable_pixels(calexp, planes), psf, *start, FIT_RADIUS * psf.fwhm, free=free, sweeps=sweeps
-    )
+        usable_pixels(calexp, planes), psf, *start, FIT_RADIUS * psf.fwhm, free=free, sweeps=sweeps,
+        models=models,
+    )  # fmt: skip
     fit = with_correlated_noise(found, map_width)
     failed = fit["failed"] | ~np.isfinite(fit["flux"])
     flux, error = fit["flux"], fit["flux_error"]
@@ -56,13 +63,14 @@ def fit_psfs(
     src["psfInstFluxErr"] = error
     src["psfChi2"], src["flag_psfFlux"] = fit["chi2"], failed
     if not free:
-        return
+        return models
     src["flag_centroid_window"] = failed & ~src["flag_centroid"]
     moved = ~failed
     src["x"][moved], src["y"][moved] = fit["x"][moved], fit["y"][moved]
     src["xErr"][moved], src["yErr"][moved] = np.sqrt(fit["xx"])[moved], np.sqrt(fit["yy"])[moved]
     src["x_y_Cov"][moved] = fit["xy"][moved]
     src["flag_centroid"][moved] = False
+    return models
 
 
 def _without_gain(flux: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -76,13 +84,12 @@ def make_scene(
     src: np.ndarray,
     calexp: Exposure,
     planes: MeasurementPlanes,
-    psf: Psf,
+    models: PsfModels,
     map_width: float,
     detections: DeepDetections | None,
 ) -> Scene:
     """The scene of sources whose PSF fluxes are known; `map_width` as in `fit_psfs`."""
     image = np.where(planes.unusable, np.float32(0), calexp.image)
-    models = PsfModels(psf, len(src))
     residual = subtract_models(image, models, src["x"], src["y"], src["psfInstFlux"])
     factors = noise_factors(image, calexp.mask, planes, map_width)
     return Scene(calexp, image, residual, planes, models, factors, detections)

@@ -18,6 +18,7 @@ from mpipipe.data.mask import is_set
 from mpipipe.data.psf import Psf
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.src import APERTURES
+from mpipipe.stages.centroids import SETTLED
 from mpipipe.stages.measurement_planes import MeasurementPlanes
 from mpipipe.stages.sfm.deep_detections import DeepDetections
 from mpipipe.stages.sfm.measurement import Scene, chosen, measure_all, registry
@@ -26,6 +27,8 @@ from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.stages.source_rows import flag_pixels, locate_peaks
 from mpipipe.stages.stage import StageConfig, stage
 
+_WHERE_FITS_START = 0.005
+"""Last steps of centroids that PSF fits start from, pixels."""
 MONSTER = 100
 """Peaks of a footprint above which a blend is flagged."""
 
@@ -70,12 +73,13 @@ def source_measurement(
     """Measure every detection into a row of `src`."""
     src = SRC.empty(len(detections.y))
     _identify(src, calexp, detections)
-    locate_peaks(src, calexp.image, planes, detections)
-    fit_psfs(
+    settled = SETTLED if psf.is_guess else _WHERE_FITS_START
+    locate_peaks(src, calexp.image, planes, detections, settled)
+    models = fit_psfs(
         src, calexp, planes, psf, detections.width,
         start=_starts(src, detections), free=not psf.is_guess, sweeps=config.sweeps,
     )  # fmt: skip
-    scene = make_scene(src, calexp, planes, psf, detections.width, detections)
+    scene = make_scene(src, calexp, planes, models, detections.width, detections)
     for radius, factor in zip(APERTURES, scene.factors.factor, strict=True):
         sdqa.add(f"sfm.sourceMeasurement.noise_factor_{radius:g}", float(factor))
     sdqa.add("sfm.sourceMeasurement.n_blank", scene.factors.n_blank)
