@@ -9,6 +9,7 @@ sky's level holds a share, so that they come out a few hundredths of their error
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +59,18 @@ def positions(sim: Path, folder: Path, seed: int = 1) -> Path:
     return folder
 
 
-def forced_checks(run: CharacterizedRun, seed: int = 1) -> list[Check]:
-    """Rows of the table: mean and width of pulls by SNR.
+def forced_checks(runs: Iterable[CharacterizedRun], seed: int = 1) -> list[Check]:
+    """Rows of the table: mean and width of pulls by SNR, of all runs together.
 
     A run without forced photometry is gone on with, which measures all its sources again.
     """
-    if not (run.run / "catalogs" / "forcedSrc.h5").exists():
-        catalogue = positions(run.sim, run.run.with_name("positions"), seed)
-        command("run", "--resume", run.run, "-q", "--forced", catalogue, codes=(0, 3))
-        run = CharacterizedRun(run.sim, run.run)
-    found = [_pulls(truth, run.rows("forcedsrc", truth)) for truth in run.truths()]
+    found = []
+    for run in runs:
+        if not (run.run / "catalogs" / "forcedSrc.h5").exists():
+            catalogue = positions(run.sim, run.run.with_name("positions"), seed)
+            command("run", "--resume", run.run, "-q", "--forced", catalogue, codes=(0, 3))
+        measured = CharacterizedRun(run.sim, run.run)
+        found += [_pulls(truth, measured.rows("forcedsrc", truth)) for truth in measured.truths()]
     if not found:
         return []
     blank, snr, pull, alone = (np.concatenate(values) for values in zip(*found, strict=True))

@@ -28,5 +28,7 @@ def test_the_same_as_all_at_once_and_lone_fits_are_kept() -> None:
     once = take_off(pixels, PSF, y, x)
     assert more.fits[1] == rest.fits[1]
     error = once.fits["flux_error"][order]
-    np.testing.assert_allclose(more.fits["flux"] / error, once.fits["flux"][order] / error, atol=0.3)
+    np.testing.assert_allclose(
+        more.fits["flux"] / error, once.fits["flux"][order] / error, atol=0.3
+    )
     np.testing.assert_allclose(more.image, once.image, atol=5.0)
