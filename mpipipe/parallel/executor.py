@@ -60,7 +60,7 @@ class Submitted(NamedTuple):
 
 
 class Executor(ABC):
-    """Runs a rank's tasks one after the other. No call but `wait` waits for a task.
+    """Runs a rank's tasks one after the other. No call waits for a task; `wait_for` does.
 
     Attributes
     ----------
@@ -100,11 +100,12 @@ class Executor(ABC):
         """Forget what was submitted and has not begun."""
 
     @abstractmethod
-    def wait(self, timeout: float, bell: Doorbell | None = None) -> None:
-        """Sleep until a task may have ended or the bell rings, not longer than `timeout` seconds.
+    def seconds_left(self) -> float:
+        """Until the next call of `poll` is due, whatever happens."""
 
-        Look for messages after that: a ring is forgotten.
-        """
+    def sockets(self) -> tuple[Sequence[socket.socket], Sequence[socket.socket]]:
+        """What can be read, and what be written, when a call of `poll` is due."""
+        return (), ()
 
     @abstractmethod
     def drop(self) -> None:
@@ -119,17 +120,21 @@ class Executor(ABC):
         """End everything that was started."""
 
 
-def _sleep(
-    timeout: float,
-    bell: Doorbell | None,
-    to_read: Sequence[socket.socket] = (),
-    to_write: Sequence[socket.socket] = (),
-) -> None:
-    """Sleep until the bell rings, a socket is ready, or for `timeout` seconds."""
-    readers: list[socket.socket | Doorbell] = [*to_read]
+def wait_for(executors: Sequence[Executor], timeout: float, bell: Doorbell | None = None) -> None:
+    """Sleep until a task may have ended or the bell rings, not longer than `timeout` seconds.
+
+    Look for messages after that: a ring is forgotten.
+    """
+    readers: list[socket.socket | Doorbell] = []
+    writers: list[socket.socket] = []
+    for executor in executors:
+        to_read, to_write = executor.sockets()
+        readers.extend(to_read)
+        writers.extend(to_write)
+        timeout = min(timeout, executor.seconds_left())
     if bell is not None and bell.fileno() >= 0:
         readers.append(bell)
-    ready = select.select(readers, to_write, [], max(timeout, 0.0))[0]
+    ready = select.select(readers, writers, [], max(timeout, 0.0))[0]
     if bell is not None and bell in ready:
         bell.clear()
 
@@ -218,12 +223,14 @@ class ProcessExecutor(Executor):
             self._bury(OutcomeKind.TIMED_OUT, lambda ending: reason, results, dump=True)
         return results
 
-    def wait(self, timeout: float, bell: Doorbell | None = None) -> None:
-        """Sleep until the task process has something to say or the bell rings."""
-        if self._given:
-            timeout = min(timeout, self._seconds_left())
+    def seconds_left(self) -> float:
+        """Until the running task's deadline."""
+        return self._seconds_left() if self._given else float("inf")
+
+    def sockets(self) -> tuple[Sequence[socket.socket], Sequence[socket.socket]]:
+        """Those to the task process."""
         assert self._socket is not None
-        _sleep(timeout, bell, [self._socket], [self._socket] if self._out else [])
+        return [self._socket], [self._socket] if self._out else []
 
     def drop_waiting(self) -> None:
         """Have the task process begin no more; it says when it has heard that."""
@@ -433,10 +440,9 @@ class InProcessExecutor(Executor):
         frame = self._program.run(task_id, attempt, self._on_error)
         return [_result(self.phase, frame)]
 
-    def wait(self, timeout: float, bell: Doorbell | None = None) -> None:
-        """Sleep if there is nothing to run."""
-        if not self._waiting:
-            _sleep(timeout, bell)
+    def seconds_left(self) -> float:
+        """None if there is anything to run."""
+        return 0.0 if self._waiting else float("inf")
 
     def drop_waiting(self) -> None:
         """Forget what was submitted: nothing of it has begun."""

@@ -26,10 +26,10 @@ from mpipipe.trace import events, log
 
 @dataclass(frozen=True)
 class Ranks:
-    """The world, this rank's executor, and whether somebody asked to stop."""
+    """The world, this rank's executors, and whether somebody asked to stop."""
 
     world: World
-    executor: Executor
+    executors: Sequence[Executor]
     stop: StopRequest
 
     def run_phase(
@@ -43,10 +43,10 @@ class Ranks:
         policy: Policy | None = None,
         committed: Committed | None = None,
     ) -> PhaseReport:
-        """`run_phase` with this world and executor. Collective."""
+        """`run_phase` with this world and executors. Collective."""
         return phases.run_phase(
             self.world,
-            self.executor,
+            self.executors,
             phase,
             tasks,
             commit,
@@ -63,6 +63,7 @@ def launch(
     prepare: Prepare | None = None,
     *,
     in_process: bool = False,
+    n_workers: int = 1,
     memory_limit: int | None = None,
     on_error: Callable[[BaseException], object] | None = None,
 ) -> Iterator[Ranks]:
@@ -75,6 +76,8 @@ def launch(
         process is a copy of this one as it is now.
     in_process
         Run tasks in this process instead, without deadlines and protection: for a debugger.
+    n_workers
+        Task processes; more than one only where this process is alone.
     memory_limit
         Bytes of address space of a task process.
     on_error
@@ -86,13 +89,15 @@ def launch(
     once, naming the first that failed; alone, it is simply passed on.
     """
     with listen_for_stop() as stop:
-        executor: Executor
-        if in_process:
-            executor = InProcessExecutor(execute, prepare, on_error)
-        else:
-            n_threads = count_threads()
-            executor = ProcessExecutor(execute, prepare, memory_limit)
+        executors: list[Executor] = []
+        n_threads = count_threads()
         try:
+            for _ in range(n_workers):
+                executors.append(
+                    InProcessExecutor(execute, prepare, on_error)
+                    if in_process
+                    else ProcessExecutor(execute, prepare, memory_limit)
+                )
             with World.start() as world:
                 if not in_process and n_threads > 1:
                     log.get_logger(__name__).warning(
@@ -100,9 +105,12 @@ def launch(
                         "one of them, and locks that others held stay shut",
                         n_threads,
                     )
-                yield Ranks(world, executor, stop)
+                yield Ranks(world, executors, stop)
                 if world.can_survive:
-                    executor.guard(world.silence_s)
+                    for executor in executors:
+                        executor.guard(world.silence_s)
         finally:
-            executor.close()
+            # A later zygote holds the sockets that lead to the earlier ones.
+            for executor in reversed(executors):
+                executor.close()
             events.flush()

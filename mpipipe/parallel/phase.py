@@ -10,6 +10,9 @@ A worker may die: the master hands its tasks out again. When the master dies the
 the loop, shrink the world (`survival.step`) and enter it again with all that they hold; the new
 master takes what is committed as done, and nothing that runs on survivors is done twice.
 
+Where there is no MPI, one process may have several task processes: each has a worker of its own
+here, and to the master they are what ranks are.
+
 Measured with 2 ranks on 2 shared cores (Open MPI 5.0.11, `tools/bench_dispatch`): the MPI process
 takes 0.9 % of a core beside 250 ms tasks and 0.6 % when its rank has nothing to do (2 to 3 % and
 6 % without bells: a round of the loop costs 0.2 ms, most of it in the kernel); a rank that has
@@ -22,13 +25,14 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
 from mpipipe.data.outcome import RETRYABLE
-from mpipipe.parallel.executor import Executor
-from mpipipe.parallel.mailbox import Mailbox
+from mpipipe.parallel.executor import Executor, wait_for
+from mpipipe.parallel.mailbox import DeskMailbox, Mailbox
 from mpipipe.parallel.master import Master
 from mpipipe.parallel.messages import BATCH, TO_WORKER, Tag
 from mpipipe.parallel.progress import Progress
@@ -60,7 +64,7 @@ _epochs = itertools.count(1)
 
 def run_phase(
     world: World,
-    executor: Executor,
+    executors: Sequence[Executor],
     phase: str,
     tasks: Sequence[TaskSpec],
     commit: Commit,
@@ -74,6 +78,8 @@ def run_phase(
 
     Parameters
     ----------
+    executors
+        Where this rank's tasks run: one, or several in a world of one rank.
     commit
         Called in this rank's MPI process with every attempt that ran here, before the master
         hears of it.
@@ -104,7 +110,7 @@ def run_phase(
     progress = progress or Progress()
     begin, cpu = time.perf_counter(), time.process_time()
     with listen_for_stop() as stop:
-        share = _Share(world, executor, phase, tasks, commit, progress, context, policy, committed)
+        share = _Share(world, executors, phase, tasks, commit, progress, context, policy, committed)
         kinds = world.step(lambda: share.run(stop))
     # What is spent here besides the tasks: messages, commits, looking after each other.
     events.record("phase", phase, begin, time.process_time() - cpu)
@@ -135,7 +141,7 @@ class _Share:
     def __init__(
         self,
         world: World,
-        executor: Executor,
+        executors: Sequence[Executor],
         phase: str,
         tasks: Sequence[TaskSpec],
         commit: Commit,
@@ -145,7 +151,7 @@ class _Share:
         committed: Committed | None,
     ) -> None:
         self._world = world
-        self._executor = executor
+        self._executors = executors
         self._phase, self._context = phase, context
         self._tasks = tasks
         self._progress = progress
@@ -155,7 +161,11 @@ class _Share:
         self._was_master = world.is_master
         self._begun = False
         self._epoch = next(_epochs)
-        self._worker = Worker(self._epoch, executor, commit, deadlines_of(tasks), policy.prefetch)
+        deadlines = deadlines_of(tasks)
+        self._workers = [
+            Worker(self._epoch, executor, commit, deadlines, policy.prefetch)
+            for executor in executors
+        ]
         self.ended = SummaryTable(tasks)
         self.announced = False
         self.interrupted = False
@@ -175,23 +185,26 @@ class _Share:
             return np.full(len(self._tasks), -1, dtype=np.int8)
         self.interrupted = False
         if not self._begun:
-            self._executor.begin_phase(self._phase, self._context)
+            for executor in self._executors:
+                executor.begin_phase(self._phase, self._context)
             self._begun = True
-        mailbox = Mailbox(world)
+        mailboxes = _mailboxes(world, len(self._executors))
         silence_s = self._policy.silence_s
-        if self._executor.blocks or not world.can_survive:
+        if any(executor.blocks for executor in self._executors) or not world.can_survive:
             silence_s = math.inf
-        master = self._make_master(mailbox, silence_s) if world.is_master else None
-        self._worker.begin(mailbox, silence_s)
-        _loop(mailbox, self._worker, master, self._executor, stop)
-        self.interrupted = self._worker.interrupted
+        master = self._make_master(mailboxes[0], silence_s) if world.is_master else None
+        for mailbox, worker in zip(mailboxes, self._workers, strict=True):
+            worker.begin(mailbox, silence_s)
+        _loop(mailboxes, self._workers, master, self._executors, stop)
+        self.interrupted = any(worker.interrupted for worker in self._workers)
         return self._share_kinds()
 
     def _make_master(self, mailbox: Mailbox, silence_s: float) -> Master:
         """Become the master, or go on as such with another world."""
         if not self.announced:
             costs = costs_of(self._tasks)
-            self._progress.begin(self._phase, len(self._tasks), self._world.size, costs)
+            n_workers = mailbox.world.size
+            self._progress.begin(self._phase, len(self._tasks), n_workers, costs)
             self.announced = True
         if not self._was_master and self._committed is not None:
             for task_id, outcome in self._committed().items():
@@ -246,42 +259,59 @@ class _Losses:
         return new
 
 
+def _mailboxes(world: World, n_workers: int) -> list[Mailbox]:
+    """One for each worker of this process."""
+    if n_workers == 1:
+        return [Mailbox(world)]
+    letters: list[deque[tuple[int, Tag, np.ndarray]]] = [deque() for _ in range(n_workers)]
+    return [DeskMailbox(world.seen_by(worker, n_workers), letters) for worker in range(n_workers)]
+
+
 def _loop(
-    mailbox: Mailbox,
-    worker: Worker,
+    mailboxes: Sequence[Mailbox],
+    workers: Sequence[Worker],
     master: Master | None,
-    executor: Executor,
+    executors: Sequence[Executor],
     stop: StopRequest,
 ) -> None:
     """Go round until the master says that the phase is over."""
     pause = _PAUSE_FIRST_S
-    losses = _Losses(mailbox.world)
-    bell = mailbox.world.bell
-    while not (worker.stopped and mailbox.all_sent()):
-        found: list[tuple[int, Tag, np.ndarray]] = []
-        try:
-            found = mailbox.collect()
-        except RankLostError as error:
-            for rank in losses.take(error):
-                if master is not None:
-                    master.lost(rank)
-        for source, tag, records in found:
-            if tag in TO_WORKER:
-                worker.handle(tag, records)
-            elif master is not None:
-                master.handle(source, tag, records)
-        active = worker.step(stop.level)
+    losses = _Losses(mailboxes[0].world)
+    bell = mailboxes[0].world.bell
+    while not all(w.stopped and m.all_sent() for w, m in zip(workers, mailboxes, strict=True)):
+        found = active = False
+        for mailbox, worker in zip(mailboxes, workers, strict=True):
+            found |= _read(mailbox, worker, master, losses)
+            active |= worker.step(stop.level)
         if master is not None:
             master.step()
-        if mailbox.has_own:
+        if any(mailbox.has_own for mailbox in mailboxes):
             continue
-        if mailbox.is_woken and mailbox.all_sent():
+        if all(mailbox.is_woken and mailbox.all_sent() for mailbox in mailboxes):
             pause = _PAUSE_WOKEN_S
         elif found or active:
             pause = _PAUSE_FIRST_S
         else:
-            is_awaited = not worker.busy or (master is not None and master.is_awaited)
+            is_dry = not all(worker.busy for worker in workers)
+            is_awaited = is_dry or (master is not None and master.is_awaited)
             longest = _PAUSE_DRY_S if is_awaited else _PAUSE_BUSY_S
             pause = min(pause * 3, longest)
-        if not worker.stopped:
-            executor.wait(pause, bell)
+        if not all(worker.stopped for worker in workers):
+            wait_for(executors, pause, bell)
+
+
+def _read(mailbox: Mailbox, worker: Worker, master: Master | None, losses: _Losses) -> bool:
+    """Take the messages of a worker, and of the master if it sits there; whether there were any."""
+    found: list[tuple[int, Tag, np.ndarray]] = []
+    try:
+        found = mailbox.collect()
+    except RankLostError as error:
+        for rank in losses.take(error):
+            if master is not None:
+                master.lost(rank)
+    for source, tag, records in found:
+        if tag in TO_WORKER:
+            worker.handle(tag, records)
+        elif master is not None:
+            master.handle(source, tag, records)
+    return bool(found)

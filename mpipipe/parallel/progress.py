@@ -67,6 +67,8 @@ class LineProgress(Progress):
         Seconds between lines.
     describe
         Makes a name of a task id, e.g. ``visit 12 R22 S11``.
+    worker
+        What tasks run on: ranks, or processes where there is no MPI.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class LineProgress(Progress):
         stream: IO[str] | None = None,
         every_s: float = 10.0,
         describe: Describe | None = None,
+        worker: str = "rank",
     ) -> None:
+        self._worker = worker
         self._stream = stream or sys.stderr
         self._every_s = every_s
         self._describe = describe or (lambda task_id: f"task {task_id}")
@@ -111,10 +115,13 @@ class LineProgress(Progress):
     def eta_s(self) -> float | None:
         """Seconds left if it goes on like this; None if nothing is known yet.
 
-        By the tasks' expected costs, since the longest come first; by their number without.
+        By the tasks' expected costs, since the longest come first; by their number without. Before
+        any has ended: what they are expected to take.
         """
         if not self.n_ended:
-            return None
+            at_once = max(min(self.n_ranks, self.n_tasks), 1)
+            left = self._cost_left / at_once - self.seconds
+            return left if left > 0 else None
         if self._cost_done > 0:
             return self.seconds * max(self._cost_left, 0.0) / self._cost_done
         return (self.n_tasks - self.n_ended) / self.rate
@@ -128,7 +135,7 @@ class LineProgress(Progress):
         memory = f", largest task {self._peak_bytes / 1e9:.1f} GB" if self._peak_bytes else ""
         return (
             f"{self.phase}: {self.n_ended}/{self.n_tasks} ({', '.join(counts) or 'none yet'}), "
-            f"{self.rate:.3g}/s{eta}; {_ranks(self.n_ranks)}{memory}"
+            f"{self.rate:.3g}/s{eta}; {self._workers(self.n_ranks)}{memory}"
         )
 
     # -- what happens ----------------------------------------------------------------------------
@@ -140,7 +147,7 @@ class LineProgress(Progress):
         self._reset(phase, n_tasks, n_ranks)
         self._costs = costs or {}
         self._cost_left = sum(self._costs.values())
-        self._say(f"{phase}: {n_tasks} tasks on {_ranks(n_ranks)}")
+        self._say(f"{phase}: {n_tasks} tasks on {self._workers(n_ranks)}")
 
     def ended(self, summary: TaskSummary) -> None:
         """Count; show the first failure of a kind in full."""
@@ -178,7 +185,7 @@ class LineProgress(Progress):
             slowest = running()[:1]
             at = "".join(
                 f"; longest running: {self._describe(task.task_id)} "
-                f"on rank {task.rank}, {format_seconds(task.seconds)}"
+                f"on {self._worker} {task.rank}, {format_seconds(task.seconds)}"
                 for task in slowest
             )
             self._say(self.line() + at)
@@ -205,9 +212,13 @@ class LineProgress(Progress):
         stage = f" in {found.stage}" if found.stage else ""
         head = (
             f"{self._describe(summary.task_id)}: {found.kind.label}{stage} "
-            f"(rank {summary.rank}, attempt {summary.attempts}): {found.reason}"
+            f"({self._worker} {summary.rank}, attempt {summary.attempts}): {found.reason}"
         )
         return f"{head}\n{found.traceback.rstrip()}" if found.traceback else head
+
+    def _workers(self, number: int) -> str:
+        plural = "processes" if self._worker == "process" else f"{self._worker}s"
+        return "1 process" if number == 1 else f"{number} {plural}"
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -218,8 +229,8 @@ class LiveProgress(LineProgress):
 
     _N_RUNNING = 8
 
-    def __init__(self, describe: Describe | None = None) -> None:
-        super().__init__(sys.stderr, 0.5, describe)
+    def __init__(self, describe: Describe | None = None, worker: str = "rank") -> None:
+        super().__init__(sys.stderr, 0.5, describe, worker)
         self._live: Any = None
 
     def begin(
@@ -256,7 +267,7 @@ class LiveProgress(LineProgress):
         table = Table(box=None, padding=(0, 2), show_header=False)
         for task in running[: self._N_RUNNING]:
             seconds = format_seconds(task.seconds)
-            table.add_row(f"  rank {task.rank}", self._describe(task.task_id), seconds)
+            table.add_row(f"  {self._worker} {task.rank}", self._describe(task.task_id), seconds)
         if len(running) > self._N_RUNNING:
             table.add_row("", f"and {len(running) - self._N_RUNNING} more", "")
         bar = ProgressBar(total=max(self.n_tasks, 1), completed=self.n_ended, width=60)
@@ -269,15 +280,13 @@ class LiveProgress(LineProgress):
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def make_progress(describe: Describe | None = None, every_s: float = 10.0) -> Progress:
+def make_progress(
+    describe: Describe | None = None, every_s: float = 10.0, worker: str = "rank"
+) -> Progress:
     """The display that suits stderr: live on a terminal, else lines."""
     if sys.stderr.isatty():
-        return LiveProgress(describe)
-    return LineProgress(None, every_s, describe)
-
-
-def _ranks(number: int) -> str:
-    return "1 process" if number == 1 else f"{number} ranks"
+        return LiveProgress(describe, worker)
+    return LineProgress(None, every_s, describe, worker)
 
 
 def format_seconds(seconds: float) -> str:

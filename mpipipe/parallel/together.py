@@ -68,7 +68,9 @@ def all_or_none(world: World) -> Iterator[None]:
 
 
 @contextmanager
-def together(execute: Execute, prepare: Prepare | None = None) -> Iterator[Ranks]:
+def together(
+    execute: Execute, prepare: Prepare | None = None, n_workers: int = 1
+) -> Iterator[Ranks]:
     """`launch`, left in order by all ranks when `on_master` has failed. Collective.
 
     Raises
@@ -78,7 +80,7 @@ def together(execute: Execute, prepare: Prepare | None = None) -> Iterator[Ranks
         nothing hangs, and no rank is aborted.
     """
     failure: MpipipeError | None = None
-    with launch(execute, prepare) as ranks:
+    with launch(execute, prepare, n_workers=n_workers) as ranks:
         try:
             yield ranks
         except AgreedError as error:

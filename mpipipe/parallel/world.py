@@ -116,6 +116,13 @@ class World:
         self._must_finalize = False
         self._closed = False
 
+    def seen_by(self, worker: int, n_workers: int) -> World:
+        """What one of several workers of this process, which is alone, takes for the world."""
+        assert self.size == 1, "other ranks have workers of their own"
+        seen = World(worker, n_workers, host=self.host, pid=self.pid)
+        seen.peers = self.peers * n_workers
+        return seen
+
     @classmethod
     def start(cls, environ: Mapping[str, str] | None = None) -> World:
         """Start MPI if a launcher started this process. Collective.

@@ -68,7 +68,7 @@ class PhaseWork:
             phase,
             specs_of(plan.in_phase(phase), earlier, self.context),
             commit,
-            None if self.quiet else make_progress(plan.label),
+            None if self.quiet else make_progress(plan.label, worker=self._worker),
             context=handover.encode(),
             policy=self._policy(),
             committed=committed,
@@ -76,6 +76,10 @@ class PhaseWork:
         with events.span("checkpoint", "sync"):
             self.writer.sync()
         return report
+
+    @property
+    def _worker(self) -> str:
+        return "process" if self.ranks.world.comm is None else "rank"
 
     def _policy(self) -> Policy:
         scheduling = self.context.config.scheduling

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from mpipipe.parallel.doorbell import Doorbell
-from mpipipe.parallel.executor import InProcessExecutor
+from mpipipe.parallel.executor import InProcessExecutor, wait_for
 from mpipipe.parallel.taskprocess import DONE
 from mpipipe.parallel.tasks import TaskReport
 from mpipipe.parallel.watch import Peer, introduce
@@ -68,6 +68,6 @@ def test_an_executor_sleeps_until_the_bell_rings(peers: tuple[Peer, Peer]) -> No
     executor = InProcessExecutor(lambda *_: TaskReport(DONE))
     assert one.ring(peers[1])
     begin = time.monotonic()
-    executor.wait(60.0, two)
+    wait_for([executor], 60.0, two)
     assert time.monotonic() - begin < 30
     assert not rung(two), "the ring is forgotten, else the next sleep would end at once"

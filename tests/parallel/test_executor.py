@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpipipe.data.outcome import Outcome, OutcomeKind
-from mpipipe.parallel.executor import InProcessExecutor, ProcessExecutor, Submitted
+from mpipipe.parallel.executor import InProcessExecutor, ProcessExecutor, Submitted, wait_for
 from mpipipe.parallel.tasks import TaskReport
 
 
@@ -53,7 +53,7 @@ def results_of(executor, tasks, seconds=10.0):
         found += executor.poll()
         if executor.n_held == 0:
             return found
-        executor.wait(0.1)
+        wait_for([executor], 0.1)
     raise AssertionError("no result")
 
 
@@ -108,7 +108,7 @@ def test_what_has_not_begun_can_be_dropped(executor):
     limit = time.monotonic() + 5
     while executor.n_held and time.monotonic() < limit:
         found += executor.poll()
-        executor.wait(0.05)
+        wait_for([executor], 0.05)
     assert [r.task_id for r in found] == [5]
     assert executor.n_replaced == 0
     assert [r.task_id for r in results_of(executor, [(100, 1), (101, 1)])] == [100, 101]
@@ -132,7 +132,7 @@ def test_killed_while_idle(executor):
     limit = time.monotonic() + 5
     while executor.n_replaced == 0 and time.monotonic() < limit:
         assert executor.poll() == []
-        executor.wait(0.05)
+        wait_for([executor], 0.05)
     assert result_of(executor, 11).outcome.kind is OutcomeKind.DONE
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from mpipipe.parallel.host import memory_bytes
+from mpipipe.parallel.host import cores, memory_bytes
 
 
 def test_the_least_counts(tmp_path, monkeypatch):
@@ -25,3 +25,15 @@ def test_the_least_counts(tmp_path, monkeypatch):
 
 def test_this_host():
     assert 1e8 < memory_bytes() < 1e14
+
+
+def test_cores_are_those_of_the_control_group(tmp_path):
+    here = cores(tmp_path / "none", tmp_path)
+    assert here >= 1
+    cgroup = tmp_path / "cgroup"
+    cgroup.write_text("0::/job/step\n")
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    (tmp_path / "job" / "step" / "cpu.max").write_text("max 100000\n")
+    assert cores(cgroup, tmp_path) == here
+    (tmp_path / "job" / "cpu.max").write_text("50000 100000\n")
+    assert cores(cgroup, tmp_path) == 1, "half a core counts as one"

@@ -26,7 +26,7 @@ with launch(execute) as ranks:
     rank = ranks.world.rank
 
     def commit(result):
-        pids = [os.getpid(), ranks.executor._zygote.pid, int(result.payload)]
+        pids = [os.getpid(), ranks.executors[0]._zygote.pid, int(result.payload)]
         aside = folder / f"{rank}.part"
         aside.write_text(" ".join(map(str, pids)))
         aside.rename(folder / f"{rank}.pids")
