@@ -59,17 +59,23 @@ def recognise_camera(header: Mapping[str, Any]) -> str | None:
     Returns
     -------
     str or None
-        The camera whose every condition holds; of several the one with most conditions, then the
-        first by name. None when no camera matches.
+        The first by name of `matching_cameras`; None when no camera matches.
     """
-    best: tuple[int, str] | None = None
+    return next(iter(matching_cameras(header)), None)
+
+
+def matching_cameras(header: Mapping[str, Any]) -> dict[str, str]:
+    """The built-in cameras that may have written a primary header, and why; sorted by name.
+
+    Those whose every condition holds; of them the ones with most conditions.
+    """
+    found: dict[int, dict[str, str]] = {}
     for name in builtin_cameras():
         conditions = _conditions(_load_builtin(name))
-        if not conditions:
-            continue
-        if all(_matches(header.get(key), patterns) for key, patterns in conditions.items()):
-            best = max(best or (0, ""), (len(conditions), name), key=lambda pair: pair[0])
-    return None if best is None else best[1]
+        if conditions and all(_matches(header.get(k), p) for k, p in conditions.items()):
+            why = " and ".join(f"{key} is {header[key]!r}" for key in sorted(conditions))
+            found.setdefault(len(conditions), {})[name] = why
+    return found[max(found)] if found else {}
 
 
 def recognition_keys() -> tuple[str, ...]:

@@ -1,4 +1,9 @@
-"""Where things lie in a run folder. Every path of a run is made here and stays inside it."""
+"""Where things lie in a run folder. Every path of a run is made here and stays inside it.
+
+There are two arrangements. A run of a survey has a folder for each kind of product. A folder for a
+person (`mpipipe process`, `mpipipe associate`) is flat: what people look for stands side by side,
+all else in the folder `BOOKS`, where an empty file is the mark of this arrangement.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,15 @@ from mpipipe.data.errors import ConfigError, OutputError
 
 CHECKPOINT_SUFFIXES = (".h5", ".ckpt")
 """Of a checkpoint that is HDF5, and of one that was made where there is no h5py."""
+
+BOOKS = "run"
+"""In a flat folder: how its products came about."""
+
+_FLAT = "flat"
+"""The mark."""
+
+ON_TOP = ("object", "source", "badSource", "sourceHist", "badSourceHist")
+"""Tables that stand beside the images in a flat folder."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.+-]")
 
@@ -35,74 +49,88 @@ class RunLayout:
     ----------
     root
         The run folder, absolute.
+    is_flat
+        Whether products stand side by side.
     """
 
     root: Path
+    is_flat: bool = False
 
     @classmethod
-    def at(cls, folder: Path | str) -> RunLayout:
-        """The layout of `folder`, which need not exist yet."""
-        return cls(Path(folder).absolute())
+    def at(cls, folder: Path | str, *, is_flat: bool = False) -> RunLayout:
+        """The layout of `folder`; of one that does not exist yet as it is asked for."""
+        root = Path(folder).absolute()
+        return cls(root, is_flat or (root / BOOKS / _FLAT).is_file())
+
+    @property
+    def books(self) -> Path:
+        """Where everything lies that is no product."""
+        return self.root / BOOKS if self.is_flat else self.root
 
     @property
     def config(self) -> Path:
         """The resolved configuration (TOML)."""
-        return self.root / "config.toml"
+        return self.books / "config.toml"
 
     @property
     def camera(self) -> Path:
         """The camera description as the run used it (JSON)."""
-        return self.root / "camera.json"
+        return self.books / "camera.json"
 
     @property
     def plan(self) -> Path:
         """The tasks of the run, as columns."""
-        return self.root / "plan.columns"
+        return self.books / "plan.columns"
 
     @property
     def costs(self) -> Path:
         """What the tasks of the run cost, for the plans of others (JSON)."""
-        return self.root / "costs.json"
+        return self.books / "costs.json"
 
     @property
     def halt(self) -> Path:
         """Written by somebody who wants the run to stop."""
-        return self.root / "halt.json"
+        return self.books / "halt.json"
 
     @property
     def heartbeat(self) -> Path:
         """Touched every few seconds while the run goes on."""
-        return self.root / "heartbeat"
+        return self.books / "heartbeat"
 
     @property
     def lease(self) -> Path:
         """Who works on the run."""
-        return self.root / "lease.json"
+        return self.books / "lease.json"
 
     @property
     def completion(self) -> Path:
         """The completion record: written last; a run is done when it verifies."""
-        return self.root / "completion.json"
+        return self.books / "completion.json"
+
+    @property
+    def outcomes(self) -> Path:
+        """How every task ended, and why (JSON)."""
+        return self.books / "outcomes.json"
 
     @property
     def slimmed(self) -> Path:
         """Products that were removed since they can be made again (JSON)."""
-        return self.root / "slimmed.json"
+        return self.books / "slimmed.json"
 
     @property
     def calibs(self) -> Path:
         """Masters, when the run builds them itself."""
-        return self.root / "calibs"
+        return self.books / "calibs"
 
     @property
     def logs(self) -> Path:
         """One log a rank."""
-        return self.root / "logs"
+        return self.books / "logs"
 
     @property
     def trace(self) -> Path:
         """Events, a folder an incarnation."""
-        return self.root / "trace"
+        return self.books / "trace"
 
     def trace_of(self, incarnation: int) -> Path:
         """Events of one incarnation, a file a rank, and all of them as a table."""
@@ -111,7 +139,7 @@ class RunLayout:
     @property
     def records(self) -> Path:
         """Committed task records, a folder an incarnation."""
-        return self.root / "records"
+        return self.books / "records"
 
     def record_folder(self, incarnation: int) -> Path:
         """Where the records of one incarnation are."""
@@ -128,24 +156,31 @@ class RunLayout:
 
     def provenance(self, incarnation: int) -> Path:
         """Who ran the incarnation, when, where, with what."""
-        return self.root / "provenance" / f"{incarnation:04d}.json"
+        return self.books / "provenance" / f"{incarnation:04d}.json"
 
     @property
     def cells(self) -> Path:
         """The sky cells of the association, and what each holds, as columns."""
-        return self.root / "association" / "cells.columns"
+        return self.books / "association" / "cells.columns"
 
     def cell_rows(self, name: str) -> Path:
         """The sources of one sky cell and its halo, as long as the association goes on."""
-        return self.root / "association" / "rows" / f"{safe_name(name)}.columns"
+        return self.books / "association" / "rows" / f"{safe_name(name)}.columns"
 
     def catalogue(self, name: str) -> Path:
         """A published table."""
-        return self.root / "catalogs" / f"{safe_name(name)}.h5"
+        if self.is_flat and name in ON_TOP:
+            return self.root / f"{name}.h5"
+        return self.books / "catalogs" / f"{safe_name(name)}.h5"
 
     def catalogues(self) -> dict[str, Path]:
         """All published tables, by name."""
-        return {path.stem: path for path in sorted((self.root / "catalogs").glob("*.h5"))}
+        found = [*(self.books / "catalogs").glob("*.h5"), *map(self.catalogue, ON_TOP)]
+        return {path.stem: path for path in sorted(set(found)) if path.exists()}
+
+    def exposure_table(self, name: str, visit: int, ccd: str) -> Path:
+        """The part of a table that is of one visit and CCD, in a flat folder."""
+        return self.root / f"{safe_name(name)}-{visit}-{safe_name(ccd)}.h5"
 
     def published(self, name: str) -> Path:
         """A table that has been published.
@@ -164,6 +199,8 @@ class RunLayout:
     def image(self, kind: str, visit: int, ccd: str, suffix: str = "") -> Path:
         """An image product of one visit and CCD, e.g. kind ``calexp``."""
         name = f"{safe_name(kind)}-{visit}-{safe_name(ccd)}{suffix}.fits"
+        if self.is_flat:
+            return self.root / name
         return self.root / safe_name(kind) / str(int(visit)) / name
 
     def relative(self, path: Path) -> str:
@@ -192,7 +229,9 @@ class RunLayout:
             If it can not be made or written to.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.books.mkdir(parents=True, exist_ok=True)
+            if self.is_flat:
+                (self.books / _FLAT).touch()
             probe = self.root / ".write-probe"
             probe.write_bytes(b"")
             probe.unlink()

@@ -16,7 +16,13 @@ from typing import Any
 from mpipipe.data.camera import Camera
 from mpipipe.data.errors import BadDataError, ConfigError, MissingInputError, OutputError
 from mpipipe.data.inventory import Inventory
-from mpipipe.store.cameras import load_camera, recognise_camera, recognition_keys
+from mpipipe.store.cameras import (
+    builtin_cameras,
+    load_camera,
+    matching_cameras,
+    recognise_camera,
+    recognition_keys,
+)
 from mpipipe.store.fits import write_bytes_atomically
 from mpipipe.store.fitsfile import FitsFile, select_cards
 from mpipipe.store.grouping import ScannedFile, group
@@ -133,6 +139,62 @@ def _read(path: str, keys: Sequence[str], with_hdus: bool) -> ScannedFile:
             return ScannedFile(path, size, changed, header, file.truncated, names)
     except BadDataError as error:
         return ScannedFile(path, size, changed, None, error.reason)
+
+
+def camera_of(files: Sequence[str], most_files: int = 500) -> tuple[Camera, str]:
+    """The built-in camera of files, and in words by what it was recognised.
+
+    Parameters
+    ----------
+    most_files
+        So many are looked at; of more, a sample.
+
+    Raises
+    ------
+    ConfigError
+        If it can not be told: no camera or several match, with the names that could be given.
+    """
+    keys = recognition_keys()
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    headers = {}
+    for path in files[:: max(1, -(-len(files) // most_files))]:
+        if (header := _read(path, keys, False).header) is None:
+            continue
+        headers[path] = header
+        if matches := matching_cameras(header):
+            found.setdefault(tuple(matches), (path, next(iter(matches.values()))))
+    if len(found) > 1:
+        listed = ", ".join(f"{n[0]} ({os.path.basename(p)}: {w})" for n, (p, w) in found.items())
+        raise ConfigError(
+            f"files of several cameras: {listed}",
+            way_out="process those of each camera by themselves, or name one with --camera",
+        )
+    if not found:
+        raise _unknown_camera(files[0], next(iter(headers.items()), None))
+    ((names, (path, why)),) = found.items()
+    if len(names) > 1:
+        raise ConfigError(
+            f"may be of any of these cameras: {', '.join(names)}, for {why}",
+            file=path,
+            way_out="name the right one with --camera",
+        )
+    return load_camera(names[0]), why
+
+
+def _unknown_camera(first: str, seen: tuple[str, dict[str, Any]] | None) -> ConfigError:
+    """That no camera is recognised, and what could be done."""
+    if seen is None:
+        return ConfigError("no FITS header can be read", file=first, way_out="give FITS files")
+    path, header = seen
+    known = {key: header[key] for key in recognition_keys() if header.get(key) is not None}
+    told = [f"{key} is {value!r}" for key, value in known.items()]
+    listed = "; ".join(told) or f"it has none of {', '.join(recognition_keys())}"
+    return ConfigError(
+        f"no built-in camera is recognised by its header: {listed}",
+        file=path,
+        way_out=f"name one with --camera: {', '.join(builtin_cameras())} (generic: a raw image of "
+        "one amplifier; calibrated-generic: one that is reduced already), or a TOML file",
+    )
 
 
 def _recognised(files: list[str]) -> Camera:

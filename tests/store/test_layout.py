@@ -31,3 +31,20 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     blocker.write_text("")
     with pytest.raises(OutputError, match="file"):
         RunLayout.at(blocker / "run").create()
+
+
+def test_a_flat_folder_is_known_by_its_mark(tmp_path: Path) -> None:
+    """Not by a run in it that happens to have the name of its books."""
+    other = RunLayout.at(tmp_path / "run")
+    other.create()
+    other.plan.touch()
+    assert not RunLayout.at(tmp_path).is_flat
+    flat = RunLayout.at(tmp_path / "OUT", is_flat=True)
+    flat.create()
+    assert RunLayout.at(tmp_path / "OUT") == flat
+    assert flat.image("calexp", 7, "R22 S11").name == "calexp-7-R22_S11.fits"
+    assert flat.image("calexp", 7, "R22").parent == flat.catalogue("object").parent == flat.root
+    assert flat.plan.parent == flat.root / "run"
+    flat.catalogue("object").touch()
+    flat.exposure_table("src", 7, "R22").touch()
+    assert list(flat.catalogues()) == ["object"]

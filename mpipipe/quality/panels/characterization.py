@@ -101,7 +101,7 @@ def read_characterization(layout: RunLayout, visit: int, ccd: str) -> Characteri
         read_psf(psf) if psf.exists() else None,
         _rows(layout.catalogue("icSrc"), visit, number),
         _rows(layout.catalogue("icMatch"), visit, number),
-        _failures(layout.root / "outcomes.json", visit, ccd),
+        _failures(layout.outcomes, visit, ccd),
     )
 
 
