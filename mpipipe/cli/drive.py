@@ -16,9 +16,14 @@ from mpipipe.parallel.threads import limit_threads
 
 if TYPE_CHECKING:
     from mpipipe.run.drive import Make, RunResult
+    from mpipipe.run.personal import Errand
     from mpipipe.run.plan import Goal
     from mpipipe.run.resume import Resume
     from mpipipe.store.layout import RunLayout
+
+
+_MOST_TOLD = 20
+"""Exposures."""
 
 
 def start(
@@ -95,18 +100,60 @@ def warn_of_threads() -> None:
         typer.echo(f"mpipipe: {warning}", err=True)
 
 
+def carry_out(errand: Errand, n_workers: int, *, quiet: bool, as_json: bool) -> None:
+    """Do what was made ready in a folder of a person's; leaves with the exit code."""
+    if not quiet:
+        for note in errand.notes:
+            typer.echo(note, err=True)
+    _carry_out(
+        errand.layout,
+        errand.make,
+        errand.asked,
+        quiet=quiet,
+        as_json=as_json,
+        n_workers=n_workers,
+        go_on="the same command",
+    )
+
+
+def number_of_workers(asked: int | None) -> int:
+    """How many processes to start: as many as asked for, or as cores may be used.
+
+    Raises
+    ------
+    ConfigError
+        Under mpirun, whose ranks are the processes.
+    """
+    from mpipipe.parallel.host import cores
+    from mpipipe.parallel.launcher import detect_launcher
+
+    if (launcher := detect_launcher(os.environ)) is not None:
+        raise ConfigError(
+            f"{launcher.name} has started this, but it runs on one machine, without MPI",
+            way_out="leave mpirun out and say -j N; with MPI: mpipipe run",
+        )
+    return asked or cores()
+
+
 def _carry_out(
-    layout: RunLayout, make: Make | None, asked: Resume | None, *, quiet: bool, as_json: bool
+    layout: RunLayout,
+    make: Make | None,
+    asked: Resume | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+    n_workers: int = 1,
+    go_on: str = "",
 ) -> None:
     from mpipipe.parallel.together import FailedOnMasterError
     from mpipipe.run.drive import drive
 
     try:
-        result = drive(layout, make, asked, quiet=quiet or as_json)
+        result = drive(layout, make, asked, quiet=quiet or as_json, n_workers=n_workers)
     except FailedOnMasterError as error:
         raise typer.Exit(Exit.COULD_NOT_RUN) from error
     if result.is_master:
-        _report(result, layout, as_json=as_json)
+        _report(result, layout, go_on or f"--resume {layout.root}", as_json=as_json)
     code = Exit.WITH_FAILURES if result.has_failures else Exit.DONE
     if result.interrupted:
         code = Exit.RESUME_ME
@@ -118,7 +165,7 @@ def _carry_out(
     raise typer.Exit(code)
 
 
-def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
+def _report(result: RunResult, layout: RunLayout, go_on: str, *, as_json: bool) -> None:
     if as_json:
         facts = {
             "run": str(layout.root),
@@ -141,8 +188,30 @@ def _report(result: RunResult, layout: RunLayout, *, as_json: bool) -> None:
         ranks = "1 rank was" if result.n_lost == 1 else f"{result.n_lost} ranks were"
         typer.echo(f"{ranks} lost on the way; the others did their tasks")
     if result.interrupted:
-        typer.echo(f"interrupted; go on with: --resume {layout.root}")
+        typer.echo(f"interrupted; go on with: {go_on}")
         return
-    typer.echo(f"{result.n_products} products in {layout.root}, listed in completion.json")
+    if layout.is_flat:
+        _tell_files(layout)
+    else:
+        typer.echo(f"{result.n_products} products in {layout.root}, listed in completion.json")
     if result.has_failures:
-        typer.echo(f"some tasks failed or had bad data: see {layout.root / 'outcomes.json'}")
+        typer.echo(f"some tasks failed or had bad data: see {layout.outcomes}")
+
+
+def _tell_files(layout: RunLayout) -> None:
+    """Say how every exposure went, and which files there are to look at."""
+    from mpipipe.store.checksums import read_json
+
+    tasks = [task for task in read_json(layout.outcomes)["tasks"] if task["phase"] == "calibrate"]
+    for task in tasks[:_MOST_TOLD]:
+        reason = f": {task['reason']}" if task.get("reason") else ""
+        typer.echo(f"{task['what']}: {task.get('outcome', 'not done')}{reason}")
+    if len(tasks) > _MOST_TOLD:
+        typer.echo(f"and {len(tasks) - _MOST_TOLD} exposures more: {layout.outcomes}")
+    kinds: dict[str, list[str]] = {}
+    for path in sorted(layout.root.iterdir()):
+        if path.suffix in (".fits", ".h5"):
+            kind = f"{path.stem.partition('-')[0]}-VISIT-CCD{path.suffix}"
+            kinds.setdefault(kind, []).append(path.name)
+    listed = [f"{len(n)} {kind}" if len(n) > 1 else n[0] for kind, n in kinds.items()]
+    typer.echo(f"in {layout.root}: {', '.join(listed) or 'nothing'}")

@@ -14,6 +14,7 @@ import typer
 
 from mpipipe import __version__
 from mpipipe.cli import (
+    associate,
     calibs,
     camera,
     checkpoint,
@@ -25,6 +26,7 @@ from mpipipe.cli import (
     lightcurve,
     logs,
     plan,
+    process,
     provenance,
     query,
     recreate,
@@ -70,6 +72,8 @@ app.command()(plan.plan)
 app.command()(calibs.calibs)
 app.command()(run.run)
 app.command()(submit.submit)
+app.command()(process.process)
+app.command()(associate.associate)
 app.command()(status.status)
 app.command()(logs.logs)
 app.command()(stop.stop)

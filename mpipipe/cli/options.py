@@ -68,6 +68,20 @@ CostsOption = Annotated[
         "--costs", metavar="RUN", help="Expect tasks to cost what they did in this earlier run."
     ),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        help="Processes; left out: as many as there are cores. Products are the same.",
+        min=1,
+    ),
+]
+AgainOption = Annotated[
+    bool,
+    typer.Option("--force", help="Do again what another version of code or libraries has done."),
+]
 DurabilityOption = Annotated[
     str | None,
     typer.Option(

@@ -113,7 +113,7 @@ def associate_sources(
 
 def makes_objects(plan: Plan, context: RunContext) -> bool:
     """Whether a run ends in objects."""
-    return plan.goal == "calibrate" and context.config.associate.enabled
+    return plan.goal != "calibs" and context.config.associate.enabled
 
 
 def sky_ledger(layout: RunLayout, association: Association, context: RunContext) -> Ledger:

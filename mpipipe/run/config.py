@@ -278,12 +278,19 @@ def _write_branch(branch: BaseModel, path: str, lines: list[str], with_help: boo
     for name, value, info in leaves:
         if with_help and info.description:
             lines.append(f"# {info.description}")
-        lines.append(f"# {name} =" if value is None else f"{name} = {_toml_value(value)}")
+        lines.append(f"# {name} =" if value is None else f"{name} = {toml_value(value)}")
     for name, value, _ in branches:
         _write_branch(value, f"{path}.{name}" if path else name, lines, with_help)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """The value of an option as TOML.
+
+    Raises
+    ------
+    TypeError
+        If TOML has no word for it: None.
+    """
     match value:
         case bool():
             return "true" if value else "false"
@@ -292,8 +299,8 @@ def _toml_value(value: Any) -> str:
         case int() | float():
             return repr(value)
         case list() | tuple():
-            return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+            return "[" + ", ".join(toml_value(item) for item in value) + "]"
         case Mapping():
-            inner = ", ".join(f"{json.dumps(key)} = {_toml_value(v)}" for key, v in value.items())
+            inner = ", ".join(f"{json.dumps(key)} = {toml_value(v)}" for key, v in value.items())
             return "{" + inner + "}"
     raise TypeError(f"no TOML for {value!r}")

@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -63,7 +64,7 @@ from mpipipe.run.ledger import (
 from mpipipe.run.measure import costs_of_run
 from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
 from mpipipe.run.plan import Plan, load_run, require_run
-from mpipipe.run.publish import publish_sky_tables, publish_tables
+from mpipipe.run.publish import publish_exposures, publish_sky_tables, publish_tables
 from mpipipe.run.removed import forget_restored
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
 from mpipipe.run.sky_plan import SEAMS
@@ -119,7 +120,12 @@ class RunResult:
 
 
 def drive(
-    layout: RunLayout, make: Make | None, asked: Resume | None = None, *, quiet: bool = False
+    layout: RunLayout,
+    make: Make | None,
+    asked: Resume | None = None,
+    *,
+    quiet: bool = False,
+    n_workers: int = 1,
 ) -> RunResult:
     """Run all phases of a plan. Collective: every rank of the launcher calls it alike.
 
@@ -134,6 +140,8 @@ def drive(
         What the user asks of a resumed run.
     quiet
         Show no progress.
+    n_workers
+        Task processes of a rank; more than one only without MPI.
 
     Raises
     ------
@@ -144,7 +152,7 @@ def drive(
     result = RunResult()
     runner = TaskRunner(layout)
     code = code_state() if is_first(os.environ) else None
-    with together(runner, runner.prepare) as ranks:
+    with together(runner, runner.prepare, n_workers) as ranks:
         world = ranks.world
         _warn_of_losses(world, quiet=quiet)
         try:
@@ -226,6 +234,9 @@ def _drive(
     world = ranks.world
     on_master(world, lambda: _refuse_lost(layout, ended, ledger))
     names = world.step(lambda: publish_tables(world, layout, ledger, plan, context.basis))
+    files: list[Path] = []
+    if layout.is_flat:
+        files = world.step(lambda: publish_exposures(world, layout, ledger, plan, context.basis))
     if association is not None:
         sky, of_sky = association.sky, sky_ledger(layout, association, context)
         ledgers.append(of_sky)
@@ -242,7 +253,9 @@ def _drive(
         remove_rows(layout)
         gather_events(layout, incarnation)
         forget_restored(layout)
-        return _complete(layout, ledgers, names, result)
+        tables = [*files, *map(layout.catalogue, names)]
+        _remove_others(layout, names)
+        return _complete(layout, ledgers, tables, result)
 
     # A rank leaves only after the agreement that ends this: the record is there by then.
     result.n_products = on_master(world, complete, "final")
@@ -379,14 +392,13 @@ def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
 
 def _remove_others(layout: RunLayout, tables: list[str]) -> None:
     """Remove tables that an earlier incarnation has published, with other options."""
-    kept = {layout.catalogue(name) for name in tables}
-    for path in layout.catalogue("any").parent.glob("*.h5"):
-        if path not in kept:
+    for name, path in layout.catalogues().items():
+        if name not in tables:
             path.unlink(missing_ok=True)
 
 
 def _complete(
-    layout: RunLayout, ledgers: list[Ledger], tables: list[str], result: RunResult
+    layout: RunLayout, ledgers: list[Ledger], tables: list[Path], result: RunResult
 ) -> int:
     """The list of outcomes, then, last of all, the completion record; the number of products."""
     products: list[Product] = []
@@ -394,10 +406,8 @@ def _complete(
     for task_id in ledger.task_ids():
         if (rows := ledger.tables(task_id).get("products")) is not None:
             products += products_of(rows)
-    _remove_others(layout, tables)
-    for name in tables:
-        relative = layout.relative(layout.catalogue(name))
-        products.append(product_of_file("catalogue", layout, relative))
+    for path in tables:
+        products.append(product_of_file("catalogue", layout, layout.relative(path)))
     write_outcomes(layout, ledgers)
     save_costs(layout.costs, costs_of_run(ledger, ledger.plan, load_run(layout)[0].camera))
     write_completion(layout, products, result.outcomes)

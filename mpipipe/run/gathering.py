@@ -34,7 +34,7 @@ from mpipipe.parallel.together import all_or_none
 from mpipipe.parallel.world import World
 from mpipipe.run.context import RunContext
 from mpipipe.run.ledger import Ledger
-from mpipipe.run.sky_plan import SkyPlan
+from mpipipe.run.sky_plan import SOURCES, SkyPlan
 from mpipipe.stages.sa.source_clustering import SourceClusteringConfig, halo_radius
 from mpipipe.stages.sa.tracks import MIN_SOURCES
 from mpipipe.store.cell_rows import TRAVELLING, CellRowsWriter
@@ -261,7 +261,7 @@ def sources_digest(ledger: Ledger) -> str:
 
 def _with_sources(ledger: Ledger) -> np.ndarray:
     """Tasks whose records have sources, ascending."""
-    tasks = ledger.plan.in_phase("calibrate")
+    tasks = ledger.plan.in_phase(SOURCES if ledger.plan.goal == "associate" else "calibrate")
     kinds = ledger.kinds[tasks.start : tasks.stop]
     return np.asarray(
         tasks.start + np.flatnonzero(np.isin(kinds, (OutcomeKind.DONE, OutcomeKind.PARTIAL)))

@@ -267,7 +267,7 @@ def write_outcomes(layout: RunLayout, ledgers: Sequence[Ledger]) -> None:
     """
     listed = [_facts(ledger, task) for ledger in ledgers for task in ledger.plan.tasks]
     problems = ledgers[0].plan.problems
-    write_json_atomically(layout.root / "outcomes.json", {"tasks": listed, "problems": problems})
+    write_json_atomically(layout.outcomes, {"tasks": listed, "problems": problems})
 
 
 def _facts(ledger: Ledger, task: Task) -> dict[str, Any]:

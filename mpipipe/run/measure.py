@@ -9,7 +9,7 @@ import numpy as np
 from mpipipe.data.camera import Camera
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.outcome import OutcomeKind
-from mpipipe.run.costs import Measured, PhaseCost, measure
+from mpipipe.run.costs import DEFAULTS, Measured, PhaseCost, measure
 from mpipipe.run.ledger import Ledger
 from mpipipe.run.plan import Plan, megapixels
 
@@ -24,6 +24,8 @@ def costs_of_run(ledger: Ledger, plan: Plan, camera: Camera) -> dict[str, PhaseC
 
 def _measured(ledger: Ledger, plan: Plan, camera: Camera) -> Iterator[Measured]:
     for phase in plan.phases:
+        if phase not in DEFAULTS:  # its tasks are not measured by their pixels
+            continue
         tasks = plan.in_phase(phase)
         size = megapixels(tasks, camera)
         kinds = ledger.kinds[tasks.start : tasks.stop]

@@ -12,7 +12,8 @@ from mpipipe.run import masters
 from mpipipe.run.associate import associate, seams
 from mpipipe.run.calibrate import calibrate
 from mpipipe.run.context import RunContext, TaskResultTables
-from mpipipe.run.sky_plan import ASSOCIATE, SEAMS
+from mpipipe.run.sky_plan import ASSOCIATE, SEAMS, SOURCES
+from mpipipe.run.take_sources import take_sources
 from mpipipe.run.task import Task
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
 from mpipipe.stages.sfm.src_table import SRC
@@ -48,6 +49,7 @@ PHASES: Mapping[str, Phase] = {
     "calibrate": Phase(
         calibrate, (SRC, ICSRC, ICMATCH, SNAP_SOURCE, FORCED_SRC, SDQA), "isr, ca, cs, ic and sfm"
     ),
+    SOURCES: Phase(take_sources, (), "sources of other runs"),
     ASSOCIATE: Phase(associate, (), "sources of a sky cell to objects"),
     SEAMS: Phase(seams, (), "objects across the borders of cells"),
 }

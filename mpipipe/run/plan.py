@@ -31,7 +31,7 @@ VERSION = 4
 _OWN = "."
 """Stands for masters that the run builds: its folder may be moved."""
 
-Goal = Literal["calibrate", "calibs"]
+Goal = Literal["calibrate", "calibs", "associate"]
 CALIB_PHASES = ("bias", "gain", "dark", "flat", "normalise", "defects")
 
 
@@ -42,7 +42,7 @@ class Plan:
     Attributes
     ----------
     goal
-        What the run is for: calibrated visits, or masters alone.
+        What the run is for: calibrated visits, masters alone, or objects of sources that are there.
     raw
         The folder (or list) that was scanned.
     calibs

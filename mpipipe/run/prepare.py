@@ -41,6 +41,8 @@ class Request:
         Folder that `mpipipe refcat ingest` made; None: no positions and zero points.
     forced
         Such a folder, at whose positions is measured; None: nowhere but where sources are found.
+    files
+        These files and no others; `raw` is then what they are told as.
     """
 
     raw: Path
@@ -52,6 +54,7 @@ class Request:
     costs: Path | None = None
     refcat: Path | None = None
     forced: Path | None = None
+    files: tuple[str, ...] = ()
 
     def cost_model(self) -> Costs:
         """What tasks are expected to cost.
@@ -97,7 +100,7 @@ def find_tasks(request: Request, camera: Camera | None, index: Path) -> Found:
     ConfigError, MissingInputError
         If the files can not be sorted, or there is nothing to do.
     """
-    files = find_raw_files(find_files(request.raw))
+    files = find_raw_files(request.files or find_files(request.raw))
     described = "" if camera is None else camera.model_dump_json(exclude_none=True)
     builds_masters = request.calibs is None
     cache = PlanCache(index, files, described, request.goal, str(builds_masters))

@@ -5,13 +5,14 @@ Tables of visits are in the order of tasks; those of the association in the orde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mpipipe.data.association import BAD_SOURCE, BAD_SOURCE_HIST, SOURCE, SOURCE_HIST
 from mpipipe.data.errors import MpipipeError, OutputError
+from mpipipe.data.icsrc import ICSRC
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.data.schema import Schema
 from mpipipe.data.sky_cells import NOWHERE, finest_cells
@@ -26,7 +27,8 @@ from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan
 from mpipipe.run.sky_plan import SkyPlan
 from mpipipe.stages.sfm.forced_table import FORCED_SRC
-from mpipipe.store.hdf5 import publish_catalogue
+from mpipipe.stages.sfm.sky_rows import EXPOSURE_SRC, with_sky_rows
+from mpipipe.store.hdf5 import Alone, publish_catalogue
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace import events
 
@@ -51,7 +53,7 @@ def publish_tables(
         schemas.pop(FORCED_SRC.name, None)
     origin = origin_of_tables(basis, _PARTS_BEFORE_SKY)
     share = ledger.task_ids()[world.rank :: world.size]
-    on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
+    on_master(world, lambda: _make_folders(layout, schemas))
     for name in sorted(schemas):
         injection.here("publish")
         try:
@@ -62,6 +64,38 @@ def publish_tables(
         except MpipipeError as error:
             fail_together(error)
     return sorted(schemas)
+
+
+def publish_exposures(
+    world: World, layout: RunLayout, ledger: Ledger, plan: Plan, basis: Basis
+) -> list[Path]:
+    """Publish `src` and `icSrc` of every visit and CCD by themselves. Collective; in a flat folder.
+
+    Returns
+    -------
+    list of Path
+        The files, in the order of tasks.
+    """
+    tasks = plan.in_phase("calibrate")
+    done = [number for number in ledger.task_ids() if tasks.start <= number < tasks.stop]
+    files = []
+    origin = origin_of_tables(basis, _PARTS_BEFORE_SKY)
+    with all_or_none(world):
+        for number in done:
+            _, visit, ccd, band = plan.tasks.labels_at(number)
+            paths = [layout.exposure_table(name, visit, ccd) for name in ("src", "icSrc")]
+            tables = ledger.tables(number)
+            if not {"src", "source", "icSrc"} <= set(tables):
+                for path in paths:
+                    path.unlink(missing_ok=True)
+                continue
+            files += paths
+            if number % world.size == world.rank:
+                facts = origin | {"visit": visit, "ccd": ccd, "band": band}
+                rows = with_sky_rows(tables["src"], tables["source"]), tables["icSrc"]
+                for path, schema, found in zip(paths, (EXPOSURE_SRC, ICSRC), rows, strict=True):
+                    publish_catalogue(Alone(), path, schema, {number: found}, facts)
+    return files
 
 
 def publish_sky_tables(
@@ -80,7 +114,7 @@ def publish_sky_tables(
     """
     schemas = {schema.name: schema for schema in sky_schemas(sky.bands)}
     origin = origin_of_tables(basis, PARTS)
-    on_master(world, lambda: _make_folder(layout.catalogue("any").parent))
+    on_master(world, lambda: _make_folders(layout, schemas))
     share = range(world.rank, sky.seams_task + 1, world.size)
     n_rows: dict[str, int] = {}
     for name in sorted(schemas):
@@ -141,11 +175,12 @@ def _placed_rows(ledger: Ledger, task_id: int, schema: Schema) -> tuple[np.ndarr
     return rows, finest_cells(where["ra"], where["dec"])
 
 
-def _make_folder(folder: Path) -> int:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"can not be made: {error.strerror}", file=folder) from error
+def _make_folders(layout: RunLayout, names: Iterable[str]) -> int:
+    for folder in {layout.catalogue(name).parent for name in names}:
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"can not be made: {error.strerror}", file=folder) from error
     return 0
 
 

@@ -20,6 +20,9 @@ from mpipipe.run.task import Draft, build_table
 from mpipipe.store.columnfile import map_column_file, write_column_file
 from mpipipe.store.layout import RunLayout
 
+SOURCES = "sources"
+"""The phase in which the sources of other runs are read."""
+
 ASSOCIATE, SEAMS = "associate", "seams"
 SKY_PHASES = (ASSOCIATE, SEAMS)
 

@@ -11,7 +11,7 @@ import numpy as np
 from mpipipe.data.errors import BadDataError
 from mpipipe.run.basis import Basis, Changes
 from mpipipe.run.plan import CALIB_PHASES, Plan
-from mpipipe.run.sky_plan import SKY_PHASES
+from mpipipe.run.sky_plan import SKY_PHASES, SOURCES
 from mpipipe.store.checksums import read_json
 from mpipipe.store.layout import RunLayout
 
@@ -86,7 +86,7 @@ def _stand(phase: str, plan: Plan, was: Basis | None, now: Basis) -> tuple[Stand
     if phase in CALIB_PHASES:
         changes = now.changes(was, ("masters",))
         return (Standing.STALE if changes else Standing.HOLDS), changes
-    if phase in SKY_PHASES:
+    if phase in (SOURCES, *SKY_PHASES):
         # Sources that have changed are seen by their bytes.
         changes = now.changes(was, ("association",))
         return (Standing.STALE if changes else Standing.HOLDS), changes

@@ -1,6 +1,9 @@
 """What of `src` goes into association: measurements as the sky has them, not the CCD.
 
 Moments are turned to east and north by the WCS's linear part at each source, radii scaled by it.
+
+A table of one exposure (`EXPOSURE_SRC`) has `src` and these beside each other, so that exposures
+can be associated which have nothing in common but their sky.
 """
 
 from __future__ import annotations
@@ -9,12 +12,36 @@ import numpy as np
 
 from mpipipe.data.association import FLAGS_OF_SRC, FLUX_KINDS, NO_OBJECT, SOURCE
 from mpipipe.data.exposure import Exposure
+from mpipipe.data.schema import Column, Schema
 from mpipipe.data.src import APERTURES, aperture_suffix
+from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.stages.sky_positions import sky_jacobian
 
 _SAME = ("id", "visit", "ccdNumber", "snr", "extendedness", "blendedness")
 _WHERE = ("ra", "dec", "raErr", "decErr", "ra_dec_Cov")
 _RADII = ("petroRadius", "petroR50", "petroR90")
+_MOMENTS = ("ixx", "iyy", "ixy", "psfIxx", "psfIyy", "psfIxy")
+_ADDED = {"band": "band", "mjd": "mjd", "fwhm": "fwhm"} | {
+    name: f"{name}Sky" for name in (*_MOMENTS, *_RADII)
+}
+"""Columns of `source` that follow from more than `src`, and what they are called beside it."""
+_UNPLACED = Column("flag_unplaced", "?", "", "its position is the raw header's alone", "meta.code")
+
+EXPOSURE_SRC = Schema(
+    "src",
+    SRC.description,
+    (
+        *SRC.columns,
+        *(
+            Column(_ADDED[column.name], column.dtype, column.unit, column.description, column.ucd)
+            for column in SOURCE.columns
+            if column.name in _ADDED
+        ),
+        _UNPLACED,
+    ),
+)
+"""`src` of one exposure, with what association needs to know besides."""
+
 _SECONDS_A_DAY = 86400.0
 _MAS = 1e-3
 """Arcsec."""
@@ -33,22 +60,48 @@ def sky_rows(
         Whether a position counts only if reference stars gave the WCS: a header's may be off by
         more than objects are apart.
     """
-    rows = SOURCE.empty(len(src))
+    is_placed = calexp.astrometry is not None or not needs_match
+    rows = _as_measured(src, np.full(len(src), is_placed))
     info = calexp.info
+    rows["band"] = info.band.encode()
+    rows["mjd"] = info.mjd_start + 0.5 * info.exposure_time / _SECONDS_A_DAY
+    _turn_shapes(rows, calexp, src, fwhm)
+    return rows
+
+
+def with_sky_rows(src: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Rows of `EXPOSURE_SRC` from those of `src` and of `SOURCE`, as `sky_rows` made them."""
+    rows = EXPOSURE_SRC.empty(len(src))
+    for column in SRC.columns:
+        rows[column.name] = src[column.name]
+    for name, called in _ADDED.items():
+        rows[called] = source[name]
+    rows[_UNPLACED.name] = np.isfinite(src["ra"]) & ~np.isfinite(source["ra"])
+    return rows
+
+
+def sky_rows_of(rows: np.ndarray) -> np.ndarray:
+    """The rows of `SOURCE` that rows of `EXPOSURE_SRC` were made of."""
+    found = _as_measured(rows, ~rows[_UNPLACED.name])
+    for name, called in _ADDED.items():
+        found[name] = rows[called]
+    return found
+
+
+def _as_measured(src: np.ndarray, is_placed: np.ndarray) -> np.ndarray:
+    """Rows of `SOURCE` with what `src` says itself; the rest is zero."""
+    rows = SOURCE.empty(len(src))
     for name in _SAME:
         rows[name] = src[name]
     rows["objectId"] = NO_OBJECT
-    rows["band"] = info.band.encode()
-    rows["mjd"] = info.mjd_start + 0.5 * info.exposure_time / _SECONDS_A_DAY
     for name in _WHERE:
-        rows[name] = src[name] if calexp.astrometry is not None or not needs_match else np.nan
+        rows[name] = np.where(is_placed, src[name], np.nan)
     for kind in FLUX_KINDS:
         for error in ("", "Err"):
             suffix = aperture_suffix(APERTURES[-1]) if kind == "ap" else ""
             rows[f"{kind}Flux{error}"] = src[f"{kind}Flux{error}{suffix}"]
     for column in FLAGS_OF_SRC:
         rows[column.name] = src[column.name]
-    _turn_shapes(rows, calexp, src, fwhm)
     return rows
 
 
