@@ -15,7 +15,8 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set one option, e.g. isr.dark.enabled=false."),
 ]
 FileOption = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration file (TOML).")
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Configuration file (TOML), or a run."),
 ]
 
 
@@ -27,11 +28,14 @@ def show(
 ) -> None:
     """Print the whole configuration, every option under its description.
 
-    Example: mpipipe config show --set isr.dark.enabled=false > my.toml
+    \b
+    Examples:
+      mpipipe config show --set isr.dark.enabled=false > my.toml
+      mpipipe config show --config RUN
     """
     from mpipipe.run.config import load_config, to_toml
 
-    config = load_config(file, assignments or ())
+    config = load_config(_file_of(file), assignments or ())
     typer.echo(
         json.dumps(config.model_dump(mode="json")) if as_json else to_toml(config), nl=as_json
     )
@@ -43,21 +47,51 @@ def diff(
     second: Annotated[
         Path | None, typer.Argument(help="Another one; left out: the defaults.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the options in which two configurations differ.
+    """Print the options in which two configurations differ: of runs, files, or the defaults.
 
-    Example: mpipipe config diff RUN1 RUN2
+    A file may hold some options only; the others have their defaults.
+
+    \b
+    Examples:
+      mpipipe config diff RUN1 RUN2
+      mpipipe config diff RUN my.toml
+      mpipipe config diff RUN
     """
     from mpipipe.run.config import load_config, options
 
     def read(path: Path | None) -> dict[str, object]:
-        file = path / "config.toml" if path is not None and path.is_dir() else path
-        return {key: value for key, value, _ in options(load_config(file))}
+        return {key: value for key, value, _ in options(load_config(_file_of(path)))}
 
     ours, theirs = read(first), read(second)
-    for key, value in ours.items():
-        if value != theirs[key]:
-            typer.echo(f"{key}: {value} | {theirs[key]}")
+    found = {k: (value, theirs[k]) for k, value in ours.items() if value != theirs[k]}
+    if as_json:
+        typer.echo(json.dumps(found, default=str))
+        return
+    for key, (one, other) in found.items():
+        typer.echo(f"{key}: {_shown(one)} | {_shown(other)}")
+    if not found:
+        typer.echo(f"{first} and {second or 'the defaults'} do not differ", err=True)
+
+
+def _file_of(path: Path | None) -> Path | None:
+    """The configuration file of a run, or the file itself."""
+    from mpipipe.data.errors import ConfigError
+    from mpipipe.store.layout import RunLayout
+
+    if path is None or not path.is_dir():
+        return path
+    file = RunLayout.at(path).config
+    if not file.is_file():
+        raise ConfigError("is no run folder", file=path, way_out="give a run or a TOML file")
+    return file
+
+
+def _shown(value: object) -> str:
+    from mpipipe.run.config import toml_value
+
+    return "(unset)" if value is None else toml_value(value)
 
 
 @app.command()
@@ -66,6 +100,7 @@ def explain(
 ) -> None:
     """Say what an option means, and its default.
 
+    \b
     Examples:
       mpipipe config explain isr.overscan
       mpipipe config explain sfm.measurements

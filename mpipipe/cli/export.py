@@ -1,4 +1,4 @@
-"""`mpipipe export`: published tables in other formats, and PSF models as FITS tables."""
+"""`mpipipe export`: tables of runs and single files in other formats, PSFs as FITS tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpipipe.cli.options import JsonOption, QuietOption, RunArgument
+from mpipipe.cli.options import JsonOption, QuietOption
 from mpipipe.cli.watch import Watch
 from mpipipe.data.errors import ConfigError
 
@@ -22,19 +22,25 @@ ALL = "all"
 
 
 def export(
-    run: RunArgument,
-    tables: Annotated[
-        list[str],
-        typer.Argument(metavar="TABLE...", help="Published tables, or all; or psf."),
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Run folder, or a file: a table (.h5), a PSF (.fits)."),
     ],
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TABLE...", help="Published tables, or all; or psf. Behind a file: more files."
+        ),
+    ] = None,
     to: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="csv, fits, hats, json, parquet, postgresql, sqlite or votable.",
+            help="csv, fits, hats, json, parquet, postgresql, sqlite or votable; left out: as OUT "
+            "ends.",
         ),
-    ],
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -71,25 +77,40 @@ def export(
       mpipipe export RUN object source --to sqlite -o survey.sqlite
       mpipipe export RUN all --to postgresql -o postgresql://me@db.example.org/survey
       mpipipe export RUN psf --visit 100001 --ccd R22_S11 --to fits
+      mpipipe export OUT/src-100001-R22_S11.h5 -o sources.csv
+      mpipipe export OUT/src-*.h5 OUT/icSrc-*.h5 --to csv -o FOLDER
     """
-    from mpipipe.store.export.exporting import load_format
+    from mpipipe.store.export.exporting import format_for, load_format
     from mpipipe.store.layout import RunLayout
 
+    if not run.exists():
+        raise ConfigError("does not exist", file=run, way_out="give a run folder or files")
+    to = to or format_for(output)
     layout, wanted = RunLayout.at(run), load_format(to)
-    if tables == ["psf"]:
-        path = str(_export_psf(layout, to, visit, ccd, output, force=force))
+    if tables == ["psf"] or run.suffix == ".fits":
+        source = _psf_of(layout, visit, ccd) if tables == ["psf"] else run
+        if tables not in (None, ["psf"]):
+            raise ConfigError("one PSF is exported at a time", file=run)
+        path = str(_export_psf(source, to, output, force=force))
         typer.echo(json.dumps({"psf": path}) if as_json else path)
         return
     if visit is not None or ccd is not None:
         raise ConfigError("--visit and --ccd go with psf")
-    names = list(layout.catalogues()) if tables == [ALL] else list(dict.fromkeys(tables))
     began = time.monotonic()
+    files = [run, *map(Path, tables or ())] if run.is_file() else []
+    if files:
+        paths = {path.stem: path for path in files}
+        if len(paths) < len(files):
+            raise ConfigError("two of the files have the same name", file=run.parent)
+    else:
+        paths = _published(layout, tables or [])
     done = _export(
-        layout,
-        names,
+        paths,
+        layout.root.name,
         wanted,
         output,
         None if columns is None else [name.strip() for name in columns.split(",")],
+        together=wanted.HOLDS_MANY and not files,
         force=force,
         watch=None if quiet or as_json else Watch(),
     )
@@ -109,33 +130,44 @@ def _without_password(target: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", target)
 
 
+def _published(layout: RunLayout, names: list[str]) -> dict[str, Path]:
+    """Tables of a run, by name."""
+    if not names:
+        known = ", ".join([*layout.catalogues(), "psf"])
+        raise ConfigError("say which table", file=layout.root, way_out=f"it has {known}; or all")
+    if names == [ALL]:
+        names = list(layout.catalogues())
+    if not names:
+        raise ConfigError("no table is published yet", file=layout.root)
+    return {name: layout.published(name) for name in names}
+
+
 def _export(
-    layout: RunLayout,
-    names: list[str],
+    paths: dict[str, Path],
+    run_name: str,
     to: Format,
     output: str | None,
     columns: list[str] | None,
     *,
+    together: bool,
     force: bool,
     watch: Watch | None,
 ) -> dict[str, dict[str, int]]:
-    """Export tables together if the format can hold them, else each; rows by target and table."""
+    """Export tables together, or each by itself; rows by target and table."""
     from mpipipe.store.export.exporting import export_tables, refuse_existing
 
-    paths = {name: layout.published(name) for name in names}
-    if not paths:
-        raise ConfigError("no table is published yet", file=layout.root)
+    names = list(paths)
     if columns is not None and len(names) > 1:
         raise ConfigError("--columns goes with one table")
     if not to.SUFFIX:
-        together = {output or "": names}
-    elif to.HOLDS_MANY or len(names) == 1:
-        stem = names[0] if len(names) == 1 else layout.root.name
-        together = {output or f"{stem}{to.SUFFIX}": names}
+        members_of = {output or "": names}
+    elif together or len(names) == 1:
+        stem = names[0] if len(names) == 1 else run_name
+        members_of = {output or f"{stem}{to.SUFFIX}": names}
     else:
-        together = {str(Path(output or ".") / f"{name}{to.SUFFIX}"): [name] for name in names}
+        members_of = {str(Path(output or ".") / f"{name}{to.SUFFIX}"): [name] for name in names}
     if to.SUFFIX:
-        for target in together:
+        for target in members_of:
             refuse_existing(Path(target), force=force)
     return {
         target: export_tables(
@@ -146,33 +178,34 @@ def _export(
             force=force,
             watch=watch,
         )
-        for target, members in together.items()
+        for target, members in members_of.items()
     }
 
 
-def _export_psf(
-    layout: RunLayout,
-    to: str,
-    visit: int | None,
-    ccd: str | None,
-    output: str | None,
-    *,
-    force: bool,
-) -> Path:
-    """Give out a PSF model, which a run keeps as a FITS table."""
-    import shutil
-
-    from mpipipe.store.export.exporting import placed_aside, refuse_existing
-
-    if to != "fits" or visit is None or ccd is None:
+def _psf_of(layout: RunLayout, visit: int | None, ccd: str | None) -> Path:
+    """The file of a PSF in a run."""
+    if visit is None or ccd is None:
         raise ConfigError("a PSF is exported by --visit V --ccd C --to fits")
     source = layout.image("psf", visit, ccd)
     if not source.is_file():
         raise ConfigError(
             f"has no PSF of visit {visit}, CCD {ccd}",
             file=layout.root,
-            way_out=f"ls {layout.root}/psf shows what is there",
+            way_out=f"mpipipe status {layout.root} tells what is there",
         )
+    return source
+
+
+def _export_psf(source: Path, to: str, output: str | None, *, force: bool) -> Path:
+    """Give out a PSF model, which is kept as a FITS table."""
+    import shutil
+
+    from mpipipe.store.export.exporting import placed_aside, refuse_existing
+    from mpipipe.store.psf import read_psf
+
+    if to != "fits":
+        raise ConfigError("a PSF is a FITS table and nothing else", key="--to", way_out="--to fits")
+    read_psf(source)
     target = Path(output or source.name)
     refuse_existing(target, force=force)
     with placed_aside(target) as aside:

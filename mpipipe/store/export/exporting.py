@@ -63,6 +63,22 @@ def load_format(name: str) -> Format:
     return found
 
 
+def format_for(target: str | None) -> str:
+    """The name of the format that a file of this name has.
+
+    Raises
+    ------
+    ConfigError
+        If its name tells none.
+    """
+    known = format_names()
+    for name in known:
+        suffix = load_format(name).SUFFIX
+        if target is not None and suffix and target.endswith(suffix):
+            return name
+    raise ConfigError("is not given", key="--to", way_out=f"one of {', '.join(known)}")
+
+
 def export_tables(
     paths: Sequence[Path],
     to: Format,
