@@ -22,6 +22,7 @@ from mpipipe.data.exposure import Exposure, Masters
 from mpipipe.data.inventory import FrameFiles
 from mpipipe.data.mask import DETECTIONS, DTYPE, bits
 from mpipipe.data.outcome import Outcome, OutcomeKind
+from mpipipe.data.raw import RawFrame
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.run.completion import fault_of, products_of
 from mpipipe.run.context import MASTERS, Earlier, RunContext, TaskResultTables
@@ -152,25 +153,40 @@ def _measure(
     context: RunContext, image: _Image, result: TaskResultTables, failures: Failures
 ) -> Clipboard:
     """ic and sfm on the calexp as it is stored."""
-    calexp = image.calexp.exposure
-    scale = context.camera.pixel_scale * calexp.info.binning[0]
-    context.enter("reference")
-    clipboard: Clipboard = {
-        "calexp": calexp,
-        "background": image.background,
-        "pixel_scale": scale,
-        "reference": reference_for(calexp, scale, context, result, failures),
-        "sdqa": Sdqa(),
-        "warnings": list(image.warnings),
-    }
+    clipboard = values_on_calexp(
+        image.calexp.exposure, image.background, image.warnings, context, result, failures
+    )
     stages = ON_CALEXP
     if context.forced is not None:
-        context.enter("positions")
-        clipboard["positions"] = positions_for(calexp, scale, context, result, failures)
         stages += AT_POSITIONS
     return run_chain(
         stages, context.stage_configs, clipboard, failed=failures.note, **context.hooks()
     )
+
+
+def values_on_calexp(
+    calexp: Exposure,
+    background: Background,
+    warnings: list[str],
+    context: RunContext,
+    result: TaskResultTables,
+    failures: Failures,
+) -> Clipboard:
+    """What the stages of ic and sfm are given."""
+    scale = context.camera.pixel_scale * calexp.info.binning[0]
+    context.enter("reference")
+    clipboard: Clipboard = {
+        "calexp": calexp,
+        "background": background,
+        "pixel_scale": scale,
+        "reference": reference_for(calexp, scale, context, result, failures),
+        "sdqa": Sdqa(),
+        "warnings": list(warnings),
+    }
+    if context.forced is not None:
+        context.enter("positions")
+        clipboard["positions"] = positions_for(calexp, scale, context, result, failures)
+    return clipboard
 
 
 def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _Image:
@@ -181,20 +197,11 @@ def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _I
     work = _Snaps(task, context, masters, sdqa, warnings, result, origin)
     exposures, provenance = _all_snaps(work)
     n_snaps = len(exposures)
-    clipboard: Clipboard = {
-        "exposures": exposures,
-        "pixel_scale": context.camera.pixel_scale * exposures[0].info.binning[0],
-        "sdqa": sdqa,
-        "warnings": warnings,
-    }
+    clipboard = values_of_visit(exposures, context, sdqa, warnings)
     del exposures  # the stages free them as they go
     run_chain(PER_VISIT, context.stage_configs, clipboard, **context.hooks())
-    context.enter("settle")
-    products = context.config.products
     calexp: Exposure = clipboard["calexp"]
-    calexp.mask &= DTYPE(~bits(*DETECTIONS))
-    with events.span("stage", "settle"):
-        settled = images.settle(calexp, products.compression, products.quantize_level)
+    settled = settle(calexp, context)
     context.note_masters(task.ccd, task.band, masters, result)
     background: Background = clipboard["background"]
     path = context.layout.image("bkgd", task.visit, task.ccd)
@@ -212,6 +219,27 @@ def _make_image(task: Task, context: RunContext, result: TaskResultTables) -> _I
         provenance,
         np.array(list(masters.checksums.items()), dtype=MASTERS),
     )
+
+
+def values_of_visit(
+    exposures: list[Exposure], context: RunContext, sdqa: Sdqa, warnings: list[str]
+) -> Clipboard:
+    """What the stages of cs are given."""
+    return {
+        "exposures": exposures,
+        "pixel_scale": context.camera.pixel_scale * exposures[0].info.binning[0],
+        "sdqa": sdqa,
+        "warnings": warnings,
+    }
+
+
+def settle(calexp: Exposure, context: RunContext) -> images.SettledExposure:
+    """The calexp as it will be stored, which is what ic and sfm work on; its detections go."""
+    context.enter("settle")
+    products = context.config.products
+    calexp.mask &= DTYPE(~bits(*DETECTIONS))
+    with events.span("stage", "settle"):
+        return images.settle(calexp, products.compression, products.quantize_level)
 
 
 def _earlier_image(
@@ -302,14 +330,7 @@ def _one_snap(work: _Snaps, files: FrameFiles) -> tuple[Exposure, dict[str, str]
         return exposure, _note_inputs(files, work.result)
     with events.span("read", "raw", files.n_bytes):
         frame = raw.read_frame(files, context.camera)
-    work.warnings.extend(frame.warnings)
-    clipboard: Clipboard = {
-        "raw": frame,
-        "masters": work.masters,
-        "corrections": context.corrections,
-        "sdqa": work.sdqa,
-        "warnings": work.warnings,
-    }
+    clipboard = values_of_snap(frame, work.masters, context, work.sdqa, work.warnings)
     run_chain(PER_SNAP, context.stage_configs, clipboard, **context.hooks())
     inputs = _note_inputs(files, work.result)
     _write_snap(work, frame.info.snap, clipboard, work.origin | inputs)
@@ -339,3 +360,17 @@ def _write_snap(work: _Snaps, snap: int, clipboard: Clipboard, origin: dict[str,
         exposure: Exposure = clipboard["exposure"]
         digest = images.write_exposure(path, exposure, provenance=origin, compression="none")
         result.add_product("assembled", path, digest, layout)
+
+
+def values_of_snap(
+    frame: RawFrame, masters: Masters, context: RunContext, sdqa: Sdqa, warnings: list[str]
+) -> Clipboard:
+    """What the stages of isr and ca are given."""
+    warnings.extend(frame.warnings)
+    return {
+        "raw": frame,
+        "masters": masters,
+        "corrections": context.corrections,
+        "sdqa": sdqa,
+        "warnings": warnings,
+    }
