@@ -189,6 +189,12 @@ def _at(tree: Any, key: str) -> Any:
     return tree
 
 
+def note_code() -> None:
+    """Take the digests of the code as it is now: a checkout may change while a run goes on."""
+    for part in PARTS:
+        _code_digest(part)
+
+
 @functools.cache
 def _code_digest(part: str) -> str:
     """SHA-256 over the modules that make a part."""

@@ -38,6 +38,7 @@ from mpipipe.run.association import (
     remove_rows,
     sky_ledger,
 )
+from mpipipe.run.basis import note_code
 from mpipipe.run.checkpoint import begin_checkpoint, open_checkpoint
 from mpipipe.run.completion import (
     Product,
@@ -151,6 +152,7 @@ def drive(
     """
     result = RunResult()
     runner = TaskRunner(layout)
+    note_code()  # before there are other processes: all of them go by the code that they run
     code = code_state() if is_first(os.environ) else None
     with together(runner, runner.prepare, n_workers) as ranks:
         world = ranks.world

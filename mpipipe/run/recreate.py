@@ -143,12 +143,12 @@ class Recreator:
         output = output.absolute()
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".recreate-", dir=output.parent) as folder:
-            return self._in_folder(RunLayout.at(folder), task, wanted, output)
+            return self._in_folder(self._scratch(folder), task, wanted, output)
 
     def recreate_task(self, number: int, kinds: frozenset[str], folder: Path) -> Verdict:
         """Make products of a task again, in a folder, where they stay under their own paths."""
         task = self.plan.tasks[number]
-        return self._in_folder(RunLayout.at(folder), task, Wanted("", stage=None), None, kinds)
+        return self._in_folder(self._scratch(folder), task, Wanted(""), None, kinds)
 
     def write_lock(self, number: int, path: Path) -> None:
         """Write the versions that an incarnation ran with, as pip reads them.
@@ -181,6 +181,10 @@ class Recreator:
         self.lineage.close()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _scratch(self, folder: Path | str) -> RunLayout:
+        """A folder arranged like the run's, so that products have the same paths."""
+        return RunLayout.at(folder, is_flat=self.layout.is_flat)
 
     def _in_folder(
         self,
