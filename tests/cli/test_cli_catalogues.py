@@ -19,11 +19,16 @@ from typer.testing import CliRunner
 
 from mpipipe.cli.main import app
 from mpipipe.cli.positions import parse_angle, parse_position
+from mpipipe.data.aperture_correction import ApertureCorrection
 from mpipipe.data.association import SOURCE
+from mpipipe.data.ccd_polynomial import CcdPolynomial
 from mpipipe.data.errors import ConfigError, MpipipeError
+from mpipipe.data.guess_psf import GuessPsf
+from mpipipe.data.raw import FrameInfo
 from mpipipe.data.schema import Column, Schema
 from mpipipe.store.export.exporting import format_names
 from mpipipe.store.hdf5 import Alone, publish_catalogue
+from mpipipe.store.psf import write_psf
 from mpipipe.store.query import open_query
 from mpipipe.store.sky_index import sky_order
 
@@ -110,10 +115,15 @@ def test_export_names_all_formats_in_its_help():
 def test_export_psf(run, tmp_path):
     folder = run / "psf" / "7"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "psf-7-R1_S1.fits").write_bytes(b"a psf")
+    source = folder / "psf-7-R1_S1.fits"
+    shape = (300, 400)
+    one = CcdPolynomial(np.array([1.0]), np.diag([1e-6]), shape)
+    info = FrameInfo("cam", 7, 0, "R1_S1", 1, "science", "r", 30.0, 31.0, 60000.25)
+    psf, correction = GuessPsf(2.5, 2.2, 0.1, 25, 11.3, shape), ApertureCorrection(one, 30, False)
+    write_psf(source, psf, correction, info, provenance={})
     words = ("export", run, "psf", "--visit", 7, "--ccd", "R1_S1", "--to", "fits")
     call(*words, "-o", tmp_path / "x.fits")
-    assert (tmp_path / "x.fits").read_bytes() == b"a psf"
+    assert (tmp_path / "x.fits").read_bytes() == source.read_bytes()
     with pytest.raises(ConfigError, match="exists already"):
         call(*words, "-o", tmp_path / "x.fits")
     with pytest.raises(ConfigError, match="has no PSF of visit 8"):
