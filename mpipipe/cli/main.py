@@ -33,6 +33,7 @@ from mpipipe.cli import (
     refcat,
     report,
     run,
+    scaling,
     scorecard,
     show,
     simulate,
@@ -67,6 +68,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(config.app, name="config")
 app.add_typer(refcat.app, name="refcat")
 app.add_typer(report.app, name="report")
+app.add_typer(scaling.app, name="scaling")
 app.command()(simulate.simulate)
 app.command()(plan.plan)
 app.command()(calibs.calibs)
