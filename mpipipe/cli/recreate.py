@@ -44,13 +44,14 @@ def recreate(
     restore: Annotated[
         bool, typer.Option("--restore", help="Put a product back that `mpipipe slim` has removed.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="A file that is there gives way.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a product again from the raw frames, with the run's own options, and compare it.
 
     It says "identical", or what is not as it was: an input, a master, an option, the code, a
-    library. Where other versions are installed now, their old ones are written to
-    requirements.lock beside the product. Exit code 4: it is not the same.
+    library. Where other versions are installed now, their old ones are written beside the product,
+    to NAME.requirements.lock. Exit code 4: it is not the same.
 
     \b
     Examples:
@@ -59,8 +60,9 @@ def recreate(
       mpipipe recreate RUN flat --ccd R22_S11 --band r
       mpipipe recreate RUN calexp --visit 100001 --ccd R22_S11 --restore
     """
-    from mpipipe.run.recreate import LOCK_NAME, Recreator, Wanted
+    from mpipipe.run.recreate import LOCK_SUFFIX, Recreator, Wanted
     from mpipipe.run.slim import restore as put_back
+    from mpipipe.store.export.exporting import refuse_existing
     from mpipipe.store.layout import RunLayout
 
     layout = RunLayout.at(run)
@@ -72,8 +74,11 @@ def recreate(
     recreator = Recreator(layout)
     try:
         path = output or Path(_name(wanted))
+        lock_path = path.absolute().with_name(path.stem + LOCK_SUFFIX)
+        for target in (path, lock_path):
+            refuse_existing(target, force=force)
         verdict = recreator.recreate(wanted, path)
-        lock = path.absolute().parent / LOCK_NAME if verdict.other_versions else None
+        lock = lock_path if verdict.other_versions else None
         if lock is not None:
             recreator.write_lock(recreator.incarnation_of(wanted), lock)
     finally:
@@ -87,7 +92,8 @@ def _name(wanted: Wanted) -> str:
     from mpipipe.store.layout import safe_name
 
     parts = [wanted.stage or wanted.kind, wanted.visit, wanted.ccd, wanted.band]
-    return "-".join(safe_name(str(part)) for part in parts if part is not None) + ".fits"
+    # Not the name of a product: in a flat folder that would be the one that is there.
+    return "again-" + "-".join(safe_name(str(part)) for part in parts if part is not None) + ".fits"
 
 
 def _tell(verdict: Verdict, lock: Path | None, *, as_json: bool) -> None:

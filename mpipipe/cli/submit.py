@@ -73,13 +73,13 @@ def submit(
       mpipipe submit RAW -o RUN --site mysite.toml --hours 1 --refcat REFCAT
       mpipipe submit --resume RUN --site mysite.toml
     """
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from mpipipe.data.errors import ConfigError
     from mpipipe.run.job import job_script, size_job, submit_command
     from mpipipe.run.site import load_site
     from mpipipe.store.checksums import write_text_atomically
-    from mpipipe.store.layout import RunLayout, safe_name
+    from mpipipe.store.layout import RunLayout
 
     if site is None or (raw is None) == (resume is None) or (raw is not None and output is None):
         raise ConfigError(
@@ -92,16 +92,14 @@ def submit(
     layout = RunLayout.at(folder)
     given = {"--camera": camera, "--calibs": calibs, "--refcat": refcat, "--forced": forced,
              "--config": config}  # fmt: skip
+    if raw is None:
+        _refuse_of_resume({**given, "--costs": costs})
     words = _words(layout, raw, given, assignments or [])
     predict = _predictor(layout, raw, given, assignments or [], costs)
-    size = size_job(predict, cluster, hours)
-    if nodes is not None:
-        size = replace(size, nodes=nodes)
-    name = safe_name(layout.root.name)
+    size = size_job(predict, cluster, hours, nodes)
     script = layout.root.with_name(f"{layout.root.name}.job.sh")
     log = layout.root.with_name(f"{layout.root.name}.job.log")
-    text = job_script(cluster, size, layout.root, words, name=name, log=log)
-    write_text_atomically(script, text)
+    write_text_atomically(script, job_script(cluster, size, layout, words, script, log))
     facts = asdict(size) | {"script": str(script), "log": str(log), "submitted": not dry_run}
     if not as_json:
         typer.echo(
@@ -116,16 +114,35 @@ def submit(
         typer.echo(json.dumps(facts))
 
 
+def _refuse_of_resume(given: Mapping[str, object]) -> None:
+    """Refuse what a run that is there has already, and can not change.
+
+    Raises
+    ------
+    ConfigError
+        If any of it was given.
+    """
+    from mpipipe.data.errors import ConfigError
+
+    for option in ("--camera", "--calibs", "--config", "--costs"):
+        if given[option] is not None:
+            raise ConfigError(
+                "belongs to the beginning of a run",
+                key=option,
+                way_out="--resume takes --set, --refcat and --forced",
+            )
+
+
 def _words(
     layout: RunLayout, raw: Path | None, given: Mapping[str, object], assignments: list[str]
 ) -> list[str]:
     """What `mpipipe run` is given at the first start."""
-    if raw is None:
-        return ["--resume", str(layout.root)]
-    words = [str(raw.absolute()), "-o", str(layout.root)]
+    words = ["--resume", str(layout.root)]
+    if raw is not None:
+        words = [str(raw.absolute()), "-o", str(layout.root)]
     for option, value in given.items():
-        if isinstance(value, Path):
-            words += [option, str(value.absolute())]
+        if isinstance(value, Path) or (value is not None and Path(str(value)).is_file()):
+            words += [option, str(Path(str(value)).absolute())]
         elif value is not None:
             words += [option, str(value)]
     return words + [word for text in assignments for word in ("--set", text)]
@@ -139,7 +156,7 @@ def _predictor(
     costs: Path | None,
 ) -> Callable[[int], Prediction]:
     """What the plan takes on a number of ranks."""
-    from mpipipe.run.plan import load_run, require_run
+    from mpipipe.run.plan import load_run, refuse_used_folder, require_run
     from mpipipe.run.predict import predict
     from mpipipe.run.prepare import Request, prepare
 
@@ -147,6 +164,7 @@ def _predictor(
         require_run(layout)
         context, plan = load_run(layout)
         return lambda ranks: predict(plan, context.camera, ranks)
+    refuse_used_folder(layout)
     folders = {key: value for key, value in given.items() if isinstance(value, Path)}
     camera = given["--camera"]
     request = Request(

@@ -142,7 +142,11 @@ def verify_run(layout: RunLayout) -> Verdict:
     """
     found = read_completion(layout)
     removed = read_removed(layout)
-    gone = [p for p in found.products if p.path in removed and not layout.inside(p.path).exists()]
+    gone = [
+        product
+        for product in found.products
+        if removed.get(product.path) == product.sha256 and not layout.inside(product.path).exists()
+    ]
     missed = set(gone)
     looked_at = (product for product in found.products if product not in missed)
     faults = [fault for product in looked_at if (fault := fault_of(layout, product))]

@@ -16,6 +16,7 @@ once; products are hashed by the tasks that write them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpipipe.data.errors import BadDataError, OutputError
+from mpipipe.data.errors import BadDataError, MpipipeError, OutputError
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.clocks import behind_master
 from mpipipe.parallel.launch import Ranks
@@ -253,11 +254,13 @@ def _drive(
         if world.n_lost or incarnation > 1:
             _remove_torn(layout)
         remove_rows(layout)
-        gather_events(layout, incarnation)
         forget_restored(layout)
         tables = [*files, *map(layout.catalogue, names)]
         _remove_others(layout, names)
-        return _complete(layout, ledgers, tables, result)
+        n_products = _complete(layout, ledgers, tables, result)
+        with contextlib.suppress(MpipipeError, OSError):  # statistics must not end a run
+            gather_events(layout, incarnation)
+        return n_products
 
     # A rank leaves only after the agreement that ends this: the record is there by then.
     result.n_products = on_master(world, complete, "final")

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpipipe.data.errors import ConfigError
 from mpipipe.run.predict import Prediction
 from mpipipe.run.site import Site
+from mpipipe.store.layout import RunLayout, safe_name
 
 _EFFICIENCY = 0.8
 """What ranks are expected to do of the work of as many lone processes."""
@@ -51,7 +53,9 @@ class Size:
         return self.nodes * self.per_node
 
 
-def size_job(predict: Callable[[int], Prediction], site: Site, hours: float) -> Size:
+def size_job(
+    predict: Callable[[int], Prediction], site: Site, hours: float, nodes: int | None = None
+) -> Size:
     """The smallest job that is expected to be done in so many hours.
 
     Parameters
@@ -61,18 +65,30 @@ def size_job(predict: Callable[[int], Prediction], site: Site, hours: float) -> 
     hours
         Wall time that is wished for; where even all nodes take longer, the job is as large as may
         be, and goes on in further ones.
+    nodes
+        So many, whatever that takes; None: as many as it needs.
+
+    Raises
+    ------
+    ConfigError
+        If the site does not give so many.
     """
+    if nodes is not None and nodes > site.nodes.most:
+        raise ConfigError(
+            f"{nodes} nodes are more than the {site.nodes.most} that the site gives", key="--nodes"
+        )
     alone = predict(1)
     work_s = sum(phase.work_s for phase in alone.phases)
     per_task = alone.memory_bytes / 1e9
     fits = max(int(site.nodes.memory // per_task), 1) if per_task > 0 else site.nodes.cores
     per_node = min(site.nodes.cores, fits)
     wished = work_s / _EFFICIENCY / (hours * 3600)
-    nodes = min(max(math.ceil(wished / per_node), 1), site.nodes.most)
     widest = max((phase.n_tasks for phase in alone.phases), default=1)
-    nodes = min(nodes, math.ceil(widest / per_node))
-    if nodes == 1:
-        per_node = min(per_node, max(math.ceil(wished), 1), widest)
+    if nodes is None:
+        nodes = min(max(math.ceil(wished / per_node), 1), site.nodes.most)
+        nodes = min(nodes, math.ceil(widest / per_node))
+        if nodes == 1:
+            per_node = min(per_node, max(math.ceil(wished), 1), widest)
     size_s = predict(nodes * per_node).wall_s / _EFFICIENCY
     longest = site.job.longest * 3600
     limit = min(_MARGIN * size_s + _SPARE_S + site.job.lead, longest)
@@ -81,24 +97,27 @@ def size_job(predict: Callable[[int], Prediction], site: Site, hours: float) -> 
 
 
 def job_script(
-    site: Site, size: Size, run: Path, arguments: Sequence[str], *, name: str, log: Path
+    site: Site, size: Size, layout: RunLayout, arguments: Sequence[str], script: Path, log: Path
 ) -> str:
     """The script, for bash.
 
     Parameters
     ----------
-    run
-        The run folder.
     arguments
         What `mpipipe run` is given at the first start; later ones resume.
-    name
-        Of the job.
-    log
-        Where the job's output goes.
+    script, log
+        Where the script will be, and where the job's output goes.
     """
+    name = safe_name(layout.root.name)
     variables: Mapping[str, str | int] = {
         "SCHEDULER": site.job.scheduler,
-        "RUN": str(run),
+        "RUN": str(layout.root),
+        "PLAN": str(layout.plan),
+        "HALT": str(layout.halt),
+        "SCRIPT": str(script),
+        "RESUMES": int("--resume" in arguments),
+        "LIMIT_S": size.limit_s,
+        "LEAD_S": site.job.lead,
         "NODES": size.nodes,
         "PER_NODE": size.per_node,
         "STARTS": site.job.starts,
@@ -127,7 +146,7 @@ def _directives(site: Site, size: Size, name: str, log: Path) -> Iterator[str]:
             "time": _clock(size.limit_s),
             "mem": f"{size.memory_gb}G",
             "signal": f"B:USR1@{job.lead}",
-            "output": str(log),
+            "output": _quoted(str(log).replace("%", "%%")),
             "open-mode": "append",
             "partition": job.partition,
             "account": job.account,
@@ -144,12 +163,17 @@ def _directives(site: Site, size: Size, name: str, log: Path) -> Iterator[str]:
         yield f"#PBS -N {name}"
         yield f"#PBS -l select={size.nodes + job.spare}:{node}"
         yield f"#PBS -l walltime={_clock(size.limit_s)}"
-        yield "#PBS -r y"
+        yield "#PBS -l place=scatter"
         yield "#PBS -j oe"
-        yield f"#PBS -o {log}"
+        yield f"#PBS -o {_quoted(str(log))}"
         yield from (f"#PBS -q {queue}" for queue in (job.partition,) if queue)
         yield from (f"#PBS -A {account}" for account in (job.account,) if account)
         yield from (f"#PBS {line}" for line in job.extra)
+
+
+def _quoted(text: str) -> str:
+    """A path in a directive; schedulers know double quotes, and no escapes in them."""
+    return f'"{text}"' if " " in text else text
 
 
 def _clock(seconds: int) -> str:

@@ -1,19 +1,49 @@
 # -- from here on all jobs are alike ---------------------------------------------------------------
 set -u
 export OMP_NUM_THREADS=1
-say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "${SLURM_JOB_ID:-${PBS_JOBID:-$$}}" "$*"; }
+job=${SLURM_JOB_ID:-${PBS_JOBID:-$$}}
+say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$job" "$*"; }
 
-started=${SLURM_RESTART_COUNT:-0}
-drained=0
-launcher=
+started=${MPIPIPE_STARTED:-${SLURM_RESTART_COUNT:-0}}
+drained=0 ended=0
+launcher= timer=
+stamp=$(mktemp)
+declare -A unpacked=()
 
-# Shortly before the time limit, or when somebody ends the job: let running tasks finish and commit.
+# Running tasks finish and are committed. Shortly before the time limit (USR1) the job goes on in
+# another start; when somebody ends it (TERM) it does not.
 drain() {
     drained=1
     say "drains"
     if [[ -n $launcher ]]; then kill -USR1 "$launcher" 2>/dev/null; fi
 }
-trap drain USR1 TERM
+trap drain USR1
+trap '((drained)) || ended=1; drain' TERM
+
+clean_up() {
+    if [[ -n $timer ]]; then kill "$timer" 2>/dev/null; fi
+    rm -f "$stamp"
+    local host
+    for host in ${unpacked[@]+"${!unpacked[@]}"}; do on_host "$host" rm -rf "$place" &>/dev/null; done
+}
+trap clean_up EXIT
+
+# PBS gives no warning of its own.
+if [[ $SCHEDULER == pbs ]]; then
+    { sleep "$((LIMIT_S - LEAD_S))" && kill -USR1 $$; } &
+    timer=$!
+fi
+
+# Run a command on a node of the allocation.
+on_host() {
+    local host=$1
+    shift
+    case $SCHEDULER in
+    slurm) srun --overlap --nodes=1 --ntasks=1 --nodelist="$host" --mem=0 "$@" ;;
+    pbs) pbs_tmrsh "$host" "$@" ;;
+    none) "$@" ;;
+    esac </dev/null # what it would read is not for it
+}
 
 all_hosts() {
     case $SCHEDULER in
@@ -23,35 +53,35 @@ all_hosts() {
     esac
 }
 
-# Whether a node of the allocation still works.
-lives() {
-    case $SCHEDULER in
-    slurm) timeout 30 srun --overlap --nodes=1 --ntasks=1 --nodelist="$1" --mem=0 true ;;
-    pbs) timeout 30 pbsdsh -h "$1" -- true ;;
-    none) true ;;
-    esac &>/dev/null
-}
-
 choose_hosts() {
+    local known host
+    mapfile -t known < <(all_hosts)
     hosts=()
-    local host
-    while read -r host; do
-        if ((try == 1)) || lives "$host"; then hosts+=("$host"); else say "$host is lost"; fi
-    done < <(all_hosts)
+    for host in "${known[@]}"; do
+        # A probe that hangs tells as much as one that fails.
+        if ((try == 1)) || timeout 30 bash -c "$(declare -f on_host); SCHEDULER=$SCHEDULER;
+            on_host \"\$0\" true" "$host" &>/dev/null; then
+            hosts+=("$host")
+        else
+            say "$host is lost"
+        fi
+    done
     hosts=("${hosts[@]:0:NODES}")
 }
 
 # An environment on a shared disk is read by all ranks at once; a copy on each node is not.
 unpack_environment() {
     if [[ -z $ARCHIVE ]]; then return; fi
-    local place=$LOCAL/mpipipe-env-${SLURM_JOB_ID:-${PBS_JOBID:-$$}}
-    local unpack=(bash -c 'mkdir -p "$1" && tar -xf "$0" -C "$1"' "$ARCHIVE" "$place")
-    case $SCHEDULER in
-    slurm) srun --overlap --ntasks-per-node=1 --ntasks="${#hosts[@]}" --mem=0 "${unpack[@]}" ;;
-    pbs) pbsdsh -u -- "${unpack[@]}" ;;
-    none) "${unpack[@]}" ;;
-    esac || { say "the environment could not be unpacked" && exit 1; }
-    export PATH=$place/bin:$PATH
+    place=$LOCAL/mpipipe-env-$job
+    local host
+    for host in "${hosts[@]}"; do
+        if [[ -n ${unpacked[$host]:-} ]]; then continue; fi
+        unpacked[$host]=1
+        # shellcheck disable=SC2016 # its own $0 and $1
+        on_host "$host" bash -c 'mkdir -p "$1" && tar -xf "$0" -C "$1"' "$ARCHIVE" "$place" ||
+            { say "the environment could not be unpacked on $host" && exit 1; }
+    done
+    if [[ :$PATH: != *:$place/bin:* ]]; then export PATH=$place/bin:$PATH; fi
 }
 
 launch() {
@@ -68,21 +98,29 @@ launch() {
     esac
     if [[ $SCHEDULER != none && $MPI != srun ]]; then command+=(--host "${places%,}"); fi
     if [[ $MPI == srun ]]; then command+=(--nodelist="$(IFS=, && echo "${hosts[*]}")"); fi
+    touch "$stamp"
     "${command[@]}" ${OPTIONS[@]+"${OPTIONS[@]}"} python -m mpipipe run "$@" &
     launcher=$!
+    if ((drained)); then kill -USR1 "$launcher" 2>/dev/null; fi
     # A trapped signal ends `wait`, not the launcher.
     while wait "$launcher"; code=$?; kill -0 "$launcher" 2>/dev/null; do :; done
     launcher=
 }
 
+# Leave for good; somebody may go on later.
+leave() {
+    say "$1; go on with: mpipipe submit --resume $RUN"
+    exit 75
+}
+
 again() {
-    if ((started + 1 >= STARTS)); then
-        say "was started $STARTS times; go on with: mpipipe submit --resume $RUN"
-        exit 75
-    fi
+    if ((started + 1 >= STARTS)); then leave "was started $STARTS times"; fi
     case $SCHEDULER in
     slurm) say "has itself started again" && scontrol requeue "$SLURM_JOB_ID" && sleep 60 ;;
-    pbs) say "has itself started again" && qrerun "$PBS_JOBID" && sleep 60 ;;
+    pbs)
+        say "has another one started" &&
+            qsub -W "depend=afterany:$PBS_JOBID" -v "MPIPIPE_STARTED=$((started + 1))" "$SCRIPT"
+        ;;
     esac
     exit 75
 }
@@ -94,14 +132,24 @@ code=1
 for ((try = 1; try <= TRIES; try++)); do
     choose_hosts
     if ((${#hosts[@]} == 0)); then break; fi
-    if ((try == 1)); then unpack_environment; fi
+    unpack_environment
+    if ((ended)); then leave "was ended"; fi
+    if ((drained)); then again; fi
     say "start $((started + 1)), try $try on ${hosts[*]}"
-    if [[ -e $RUN/plan.columns ]]; then launch --resume "$RUN"; else launch "${FIRST[@]}"; fi
+    if [[ ! -e $PLAN ]] || ((RESUMES && started == 0 && try == 1)); then
+        launch "${FIRST[@]}"
+    else
+        launch --resume "$RUN"
+    fi
     say "the ranks have ended with $code"
     # What a launcher returns after a loss means nothing.
     if python -m mpipipe verify "$RUN"; then exit 0; fi
+    if ((ended)); then leave "was ended"; fi
     if ((drained)); then again; fi
-    if ((code == 1 || code == 2)) && [[ ! -e $RUN/plan.columns ]]; then exit "$code"; fi
+    if [[ $HALT -nt $stamp ]]; then leave "the run was stopped"; fi
+    if ((code == 1 || code == 2)) && { [[ ! -e $PLAN ]] || ((RESUMES && try == 1)); }; then
+        exit "$code"
+    fi
 done
-say "gave up after $TRIES tries in this job"
+say "gave up after $((try - 1)) tries in this job"
 again

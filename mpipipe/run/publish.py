@@ -80,21 +80,24 @@ def publish_exposures(
     done = [number for number in ledger.task_ids() if tasks.start <= number < tasks.stop]
     files = []
     origin = origin_of_tables(basis, _PARTS_BEFORE_SKY)
-    with all_or_none(world):
-        for number in done:
-            _, visit, ccd, band = plan.tasks.labels_at(number)
-            paths = [layout.exposure_table(name, visit, ccd) for name in ("src", "icSrc")]
-            tables = ledger.tables(number)
-            if not {"src", "source", "icSrc"} <= set(tables):
-                for path in paths:
-                    path.unlink(missing_ok=True)
-                continue
-            files += paths
-            if number % world.size == world.rank:
-                facts = origin | {"visit": visit, "ccd": ccd, "band": band}
-                rows = with_sky_rows(tables["src"], tables["source"]), tables["icSrc"]
-                for path, schema, found in zip(paths, (EXPOSURE_SRC, ICSRC), rows, strict=True):
-                    publish_catalogue(Alone(), path, schema, {number: found}, facts)
+    try:
+        with all_or_none(world):
+            for number in done:
+                _, visit, ccd, band = plan.tasks.labels_at(number)
+                paths = [layout.exposure_table(name, visit, ccd) for name in ("src", "icSrc")]
+                tables = ledger.tables(number)
+                if not {"src", "source", "icSrc"} <= set(tables):
+                    for path in paths:
+                        path.unlink(missing_ok=True)
+                    continue
+                files += paths
+                if number % world.size == world.rank:
+                    facts = origin | {"visit": visit, "ccd": ccd, "band": band}
+                    rows = with_sky_rows(tables["src"], tables["source"]), tables["icSrc"]
+                    for path, schema, found in zip(paths, (EXPOSURE_SRC, ICSRC), rows, strict=True):
+                        publish_catalogue(Alone(), path, schema, {number: found}, facts)
+    except MpipipeError as error:
+        fail_together(error)
     return files
 
 

@@ -31,7 +31,7 @@ from mpipipe.store.layout import RunLayout
 from mpipipe.store.masters import find_masters
 from mpipipe.store.provenance_table import parts_that_differ
 
-LOCK_NAME = "requirements.lock"
+LOCK_SUFFIX = ".requirements.lock"
 _COMPLETE = ("done", "partial")
 _OF_SNAPS = {"postisr": "post_isr", "assembled": "assembled"}
 """Kinds of which there is one a snap, and the option that keeps them."""
@@ -200,13 +200,15 @@ class Recreator:
         if task.phase in CALIB_PHASES:
             _link_masters(self.layout.calibs, scratch.calibs)
         made, failure = _run(task, context, wanted, output)
-        if output is not None and not failure and wanted.stage is None:
-            made = _keep(made, wanted.kind, output)
-            if not made:
-                failure = f"the task made no {wanted.kind}"
-        kept = [] if failure else [pair for pair in made if not kinds or pair[1].kind in kinds]
-        files = tuple(_compare(self.layout, path, product, step) for path, product in kept)
-        return Verdict(task.label, files, tuple(found.lines), found.other_versions, failure)
+        if output is not None and wanted.stage is None:
+            kinds = frozenset((wanted.kind,))
+        chosen = [pair for pair in made if not kinds or pair[1].kind in kinds]
+        if not failure and not chosen:
+            failure = f"the task made no {wanted.kind}"
+        files = [_compare(self.layout, path, product, step) for path, product in chosen]
+        if output is not None and wanted.stage is None:
+            files = _moved(files, output)
+        return Verdict(task.label, tuple(files), tuple(found.lines), found.other_versions, failure)
 
     def _step(self, number: int) -> Step | None:
         """What the run has recorded of a task; None if that is lost."""
@@ -255,16 +257,14 @@ def _until_stage(task: Task, context: RunContext, stage: str, output: Path) -> t
     return [(path, Product(stage, "", 0, "")) for path in images.written], ""
 
 
-def _keep(made: Made, kind: str, output: Path) -> Made:
-    """Move the products of a kind to where the user wants them."""
-    wanted = [(path, product) for path, product in made if product.kind == kind]
-    kept = []
-    for path, product in wanted:
-        snap = path.stem.rpartition("-")[2] if len(wanted) > 1 else ""
-        target = output.with_name(f"{output.stem}-{snap}{output.suffix}") if snap else output
-        os.replace(path, target)
-        kept.append((target, product))
-    return kept
+def _moved(files: list[Recreated], output: Path) -> list[Recreated]:
+    """The files, where the user wants them."""
+    targets = []
+    for file in files:
+        snap = file.path.stem.rpartition("-")[2] if len(files) > 1 else ""
+        targets.append(output.with_name(f"{output.stem}-{snap}{output.suffix}") if snap else output)
+        os.replace(file.path, targets[-1])
+    return [replace(file, path=path) for file, path in zip(files, targets, strict=True)]
 
 
 def _compare(layout: RunLayout, path: Path, product: Product, step: Step | None) -> Recreated:
@@ -333,15 +333,28 @@ class _Differences:
                         if path not in read and Path(path).exists())  # fmt: skip
 
     def _of_masters(self, step: Step) -> Iterator[str]:
+        if self.task.phase in CALIB_PHASES:
+            yield from self._of_masters_before(step)
+            return
         calibs = self.context.calibs
-        if calibs is None or self.task.phase in CALIB_PHASES:
+        if calibs is None:
             return
         paths = find_masters(calibs, self.task.ccd, self.task.band)
+        used = {master.path for master in step.masters}
+        yield from (f"{path}: there was no such master then" for kind, path in paths.items()
+                    if kind not in used)  # fmt: skip
         for master in step.masters:
             if master.path not in paths:
                 yield f"master {master.path} is missing"
             elif sha256_file(paths[master.path]) != master.sha256:
                 yield f"{paths[master.path]}: another master than then"
+
+    def _of_masters_before(self, step: Step) -> Iterator[str]:
+        """Masters that a master was made with: files of the run, known by their content."""
+        now = {sha256_file(path) for path in self.layout.calibs.rglob("*.fits")}
+        for master in step.masters:
+            if master.sha256 not in now:
+                yield f"master {master.path} is missing, or another one than then"
 
     def _of_basis(self, was: Basis, made: Incarnation) -> Iterator[str]:
         parts: tuple[str, ...] = ("image", "sources")
@@ -353,7 +366,10 @@ class _Differences:
         yield from changes.options
         for line in changes.others:
             yield f"{line} (it was made by {made.describe})" if line == CODE_CHANGED else line
-        now = self.context.basis.parts[parts[-1]]
-        then = was.parts[parts[-1]]
-        names = [name for name in now if name.startswith("version ") or name == "code"]
-        self.other_versions = any(now.get(name) != then.get(name) for name in names)
+        now, then = self.context.basis.parts, was.parts
+        self.other_versions = any(
+            now[part].get(name) != then[part].get(name)
+            for part in parts
+            for name in now[part]
+            if name.startswith("version ") or name == "code"
+        )

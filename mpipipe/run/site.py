@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mpipipe.data.errors import ConfigError
 from mpipipe.data.validation import explain
@@ -64,6 +64,12 @@ class Job(_Branch):
     )
     spare: int = Field(default=0, ge=0, description="nodes more than needed, for lost ones")
     extra: tuple[str, ...] = Field(default=(), description="more directives: --qos=night")
+
+    @model_validator(mode="after")
+    def _leaves_time(self) -> Job:
+        if self.longest * 3600 <= self.lead:
+            raise ValueError("longest leaves no time before the lead")
+        return self
 
 
 class Files(_Branch):

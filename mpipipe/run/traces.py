@@ -11,8 +11,8 @@ from mpipipe.store.hdf5 import Alone, publish_catalogue, read_catalogue
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace.eventfile import EVENTS, event_files, read_all
 
-_MOST_BYTES = 4 << 30
-"""Of files of events that are gathered at the end of a run: a process reads them at once."""
+_MOST_BYTES = 256 << 20
+"""Of files of events that are gathered: a process reads them at once. Larger ones stay as they are."""
 
 
 def table_of(layout: RunLayout, incarnation: int) -> Path:

@@ -25,10 +25,11 @@ def provenance_hdu(provenance: Mapping[str, str], primary: fits.Header) -> Any:
     """
     from astropy.io import fits
 
-    primary["TASK"] = (provenance.get("task", ""), "what made this file")
-    primary["MPIPIPE"] = (provenance.get("version mpipipe", ""), "version of mpipipe")
-    primary["PROVHASH"] = sha256_of(f"{key} {provenance[key]}" for key in sorted(provenance))
-    columns = {"name": sorted(provenance), "value": [provenance[key] for key in sorted(provenance)]}
+    rows = {_ascii(name): _ascii(value) for name, value in provenance.items()}
+    primary["TASK"] = (rows.get("task", ""), "what made this file")
+    primary["MPIPIPE"] = (rows.get("version mpipipe", ""), "version of mpipipe")
+    primary["PROVHASH"] = sha256_of(f"{name} {rows[name]}" for name in sorted(rows))
+    columns = {"name": sorted(rows), "value": [rows[name] for name in sorted(rows)]}
     arrays = {name: np.array([t.encode() for t in texts], "S") for name, texts in columns.items()}
     return fits.BinTableHDU.from_columns(
         [
@@ -37,6 +38,11 @@ def provenance_hdu(provenance: Mapping[str, str], primary: fits.Header) -> Any:
         ],
         name=_NAME,
     )
+
+
+def _ascii(text: str) -> str:
+    """FITS holds ASCII; names of files may be anything."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def provenance_rows(hdus: Any) -> dict[str, str]:

@@ -85,7 +85,10 @@ class _Recorder:
         if self.used and self.fd >= 0:
             # A full disk must not end a run for the sake of its statistics.
             with contextlib.suppress(OSError):
-                os.write(self.fd, memoryview(self.buffer)[: self.used])
+                written = os.write(self.fd, memoryview(self.buffer)[: self.used])
+                if torn := -written % LAYOUT.size:
+                    # So that the next one begins where events do; this one makes no sense.
+                    os.write(self.fd, b"\xff" * torn)
         self.used = 0
         self.next_flush = time.perf_counter() + _FLUSH_S
 

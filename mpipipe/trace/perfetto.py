@@ -53,7 +53,9 @@ def _event(row: np.void, origin: float) -> dict[str, object]:
     start = round((float(row["start"]) - origin) * _MICRO, 3)
     if row["kind"] == b"sample":
         value = {name: int(row["nBytes"])}
-        return {"ph": "C", "name": name, "ts": start, **where, "args": value}
+        # Counters are told apart by process and name alone.
+        track = f"{name}, process {int(row['process'])}"
+        return {"ph": "C", "name": track, "ts": start, **where, "args": value}
     facts: dict[str, object] = {}
     if row["task"] >= 0:
         facts["task"] = int(row["task"])

@@ -22,6 +22,7 @@ from mpipipe.data.errors import ConfigError
 from mpipipe.run.job import Size, job_script, size_job
 from mpipipe.run.predict import START_S, PhasePrediction, Prediction
 from mpipipe.run.site import Files, Job, Launch, Nodes, Site, load_site
+from mpipipe.store.layout import RunLayout
 
 SITES = Path(__file__).resolve().parents[2] / "jobs" / "sites"
 
@@ -44,12 +45,14 @@ case $act in
 done) touch "$RUN_FOLDER/completion.json" ;;
 die) kill -9 $$ ;;
 lie) exit 0 ;;
+stop) touch "$RUN_FOLDER/halt.json"; exit 75 ;;
 drain) trap 'echo drained >> "$STAGE/log"; exit 75' USR1
     touch "$STAGE/works"; while :; do /bin/sleep 0.05; done ;;
 esac""",
     "scontrol": """if [[ $1 == show ]]; then printf 'n1\\nn2\\nn3\\n'
 else echo "scontrol $*" >> "$STAGE/log"; fi""",
-    "srun": """for dead in $(cat "$STAGE/dead" 2>/dev/null); do
+    "srun": """cat > /dev/null  # what is left for it to read is gone
+for dead in $(cat "$STAGE/dead" 2>/dev/null); do
     [[ "$*" == *--nodelist=$dead* ]] && exit 1
 done
 exit 0""",
@@ -71,6 +74,7 @@ class Theatre:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.run = folder, folder / "run folder's"
+        self.words = ["RAW 'quoted'", "-o", str(self.run)]
         (folder / "bin").mkdir()
         for name, text in PLAYERS.items():
             path = folder / "bin" / name
@@ -82,12 +86,10 @@ class Theatre:
         (self.folder / "acts").write_text("\n".join(acts.split()) + "\n")
         (self.folder / "dead").write_text(dead)
         size = Size(nodes=2, per_node=4, limit_s=3600, memory_gb=8)
-        words = ["RAW 'quoted'", "-o", str(self.run)]
-        script = job_script(
-            site_of(**job), size, self.run, words, name="x", log=self.folder / "out"
+        path, layout = self.folder / "job.sh", RunLayout.at(self.run)
+        path.write_text(
+            job_script(site_of(**job), size, layout, self.words, path, self.folder / "out")
         )
-        path = self.folder / "job.sh"
-        path.write_text(script)
         environment = os.environ | {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "STAGE": str(self.folder),
@@ -126,7 +128,7 @@ def test_a_run_that_ends_well(theatre: Theatre) -> None:
 
 
 def test_a_lost_node_is_left_out_and_the_run_resumed(theatre: Theatre) -> None:
-    theatre.start("die done", dead="n1", spare=1)
+    theatre.start("die done", dead="n1", spare=1)  # n2 and n3 are found by the same loop
     code, told = theatre.end()
     assert code == 0
     assert "n1 is lost" in told
@@ -153,6 +155,43 @@ def test_the_time_limit(theatre: Theatre) -> None:
     assert code == 75
     assert "drained" in told
     assert "scontrol requeue 42" in told
+
+
+def test_a_job_that_is_cancelled_stays_so(theatre: Theatre) -> None:
+    """TERM drains, too, but nothing is started again."""
+    theatre.start("drain")
+    deadline = time.monotonic() + 20
+    while not (theatre.folder / "works").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    theatre.process.send_signal(signal.SIGTERM)
+    code, told = theatre.end()
+    assert code == 75
+    assert "drained" in told
+    assert "requeue" not in told
+    assert "was ended" in told
+
+
+def test_a_run_that_is_stopped_stays_so(theatre: Theatre) -> None:
+    """`mpipipe stop` ends the job, too."""
+    theatre.start("stop done")
+    code, told = theatre.end()
+    assert code == 75
+    assert told.count("mpirun ") == 1
+    assert "requeue" not in told
+    assert "was stopped" in told
+
+
+def test_options_of_a_resume_reach_the_first_start(theatre: Theatre) -> None:
+    theatre.run.mkdir()
+    (theatre.run / "plan.columns").touch()
+    theatre.words = ["--resume", str(theatre.run), "--set", "sfm.x=1"]
+    theatre.start("die done")
+    code, told = theatre.end()
+    assert code == 0
+    first, second = (line for line in told.splitlines() if line.startswith("mpirun"))
+    assert first.endswith("--set sfm.x=1")
+    assert "--set" not in second, "what was asked for is in the run's configuration by then"
 
 
 def test_it_is_not_started_for_ever(theatre: Theatre) -> None:
@@ -184,8 +223,8 @@ def test_sites_that_come_along(name: str, tmp_path: Path) -> None:
     """They are read, and give a script that bash, and shellcheck if it is there, understand."""
     site = load_site(SITES / name)
     size = Size(nodes=3, per_node=8, limit_s=7300, memory_gb=30)
-    text = job_script(site, size, tmp_path / "run", ["RAW"], name="x", log=tmp_path / "log")
-    path = tmp_path / "job.sh"
+    path, layout = tmp_path / "job.sh", RunLayout.at(tmp_path / "run")
+    text = job_script(site, size, layout, ["RAW"], path, tmp_path / "a log 50%")
     path.write_text(text)
     subprocess.run(["bash", "-n", str(path)], check=True)
     if shutil.which("shellcheck"):
@@ -196,6 +235,7 @@ def test_sites_that_come_along(name: str, tmp_path: Path) -> None:
         assert "#SBATCH --time=02:01:40\n" in head
         assert f"#SBATCH --nodes={3 + site.job.spare}\n" in head
         assert "--signal=B:USR1@300" in head
+        assert f'#SBATCH --output="{tmp_path}/a log 50%%"\n' in head
         assert "account" not in head, "what is not set is not asked for"
     elif site.job.scheduler == "pbs":
         assert "#PBS -l select=3:ncpus=8:mpiprocs=8:mem=30gb\n" in head
@@ -222,6 +262,16 @@ def plan_like(n_tasks: int, cost_s: float, memory_gb: float) -> Callable[[int], 
         return Prediction(ranks, (phase,))
 
     return predict
+
+
+def test_nodes_that_the_user_wants() -> None:
+    """The time limit is that of so many; what the site does not give is refused."""
+    plan, site = plan_like(1000, 100.0, 1.0), site_of()
+    own, few = size_job(plan, site, 1.0), size_job(plan, site, 1.0, nodes=2)
+    assert few.nodes == 2
+    assert few.limit_s > 2 * own.limit_s
+    with pytest.raises(ConfigError, match="9 nodes"):
+        size_job(plan, site, 1.0, nodes=9)
 
 
 @given(st.integers(1, 100_000), st.floats(0.1, 500.0), st.floats(0.1, 6.0), st.floats(0.1, 20.0))
