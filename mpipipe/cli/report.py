@@ -49,7 +49,9 @@ def time_(
     if as_json:
         typer.echo(json.dumps({"incarnation": number} | asdict(found)))
         return
-    typer.echo(f"start {number}: {found.wall_s:.1f} s, {len(found.ranks)} ranks")
+    n_ranks = len({rank.rank for rank in found.ranks})
+    cores = f" on {len(found.ranks)} cores" if len(found.ranks) > n_ranks else ""
+    typer.echo(f"start {number}: {found.wall_s:.1f} s, {n_ranks} ranks{cores}")
     _tell_ranks(found)
     _tell_phases(found)
     _tell_stages(found)
@@ -62,7 +64,8 @@ def _tell_ranks(found: Account) -> None:
     kinds = [kind for kind in _KINDS if any(rank.of_kind(kind) > 0 for rank in found.ranks)]
     typer.echo("\nrank    wall s" + "".join(f"{kind:>11}" for kind in kinds) + "   sum %")
     for rank in found.ranks[:_SHOWN_RANKS]:
-        typer.echo(_line(f"{rank.rank:>4}", rank, kinds))
+        name = f"{rank.rank}.{rank.core}" if any(r.core for r in found.ranks) else str(rank.rank)
+        typer.echo(_line(f"{name:>4}", rank, kinds))
     if len(found.ranks) > _SHOWN_RANKS:
         typer.echo(f"      and {len(found.ranks) - _SHOWN_RANKS} more (--json lists all)")
 

@@ -12,7 +12,7 @@ from mpipipe.store.layout import RunLayout
 from mpipipe.trace.eventfile import EVENTS, event_files, read_all
 
 _MOST_BYTES = 256 << 20
-"""Of files of events that are gathered: a process reads them at once. Larger ones stay as they are."""
+"""Of files of events that are gathered: one process reads them at once. More stay as they are."""
 
 
 def table_of(layout: RunLayout, incarnation: int) -> Path:

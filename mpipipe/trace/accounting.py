@@ -3,7 +3,8 @@
 A rank has a core. At each moment it does what its task process does, or else what its MPI process
 does, or nothing; of events that hold others the innermost counts. So the shares of a rank add up to
 its wall time, whatever overlaps. Commits and messages of the MPI process while a task runs cost the
-core besides; they are told apart as what is hidden behind tasks.
+core besides; they are told apart as what is hidden behind tasks. A rank with several task processes
+at the same time (`mpipipe process -j`) has as many cores, and each is told of by itself.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ _WHOLE = b"phase"
 
 @dataclass(frozen=True)
 class RankTime:
-    """One rank.
+    """One rank, or one of its cores.
 
     Attributes
     ----------
+    core
+        Which of the task processes that ran at the same time; 0 where there is one at a time.
     wall_s
         From the start of its process to its last event.
     shares
@@ -35,6 +38,7 @@ class RankTime:
     """
 
     rank: int
+    core: int
     wall_s: float
     shares: dict[str, dict[str, float]]
     hidden_s: dict[str, float]
@@ -46,27 +50,26 @@ class RankTime:
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """One phase: how long it took, how long its ranks worked on tasks (by rank), and its tasks.
+    """One phase: how long it took, how long its ranks worked on tasks, and its tasks.
 
     Attributes
     ----------
     busy_s
-        Rank to seconds in tasks.
+        Seconds in tasks of each rank, or of each of its cores.
     longest_s
         The longest task.
     """
 
     name: str
     wall_s: float
-    busy_s: dict[int, float]
+    busy_s: list[float]
     n_tasks: int
     longest_s: float
 
     @property
     def balance(self) -> float:
         """Mean over maximum of what the ranks worked; 1 is perfect."""
-        busy = list(self.busy_s.values())
-        return float(np.mean(busy) / max(busy)) if busy and max(busy) > 0 else 1.0
+        return float(np.mean(self.busy_s) / max(self.busy_s)) if any(self.busy_s) else 1.0
 
 
 @dataclass(frozen=True)
@@ -91,20 +94,58 @@ class Account:
 def account(events: np.ndarray) -> Account:
     """Account for the events of one incarnation, rows of `mpipipe.trace.eventfile.EVENTS`."""
     timed = events[(events["kind"] != b"sample") & (events["kind"] != _WHOLE)]
-    ranks = tuple(_rank_time(timed[timed["rank"] == rank]) for rank in np.unique(timed["rank"]))
+    core_of = _cores(timed)
+    ranks = tuple(
+        time_
+        for rank in np.unique(timed["rank"])
+        for time_ in _rank_times(timed[timed["rank"] == rank], core_of)
+    )
     if not ranks:
         return Account(0.0, (), ())
     ends = timed["start"] + timed["duration"]
     wall = float(ends.max() - timed["start"].min())
-    phases = tuple(_phases(events))
+    phases = tuple(_phases(events, core_of))
     return Account(wall, ranks, phases, _gains(ranks, phases))
 
 
-def _rank_time(events: np.ndarray) -> RankTime:
+_Cores = dict[tuple[int, int], int]
+"""(rank, process) to core."""
+
+
+def _cores(events: np.ndarray) -> _Cores:
+    """Which core of its rank each task process has: those that follow each other share one."""
+    tasks = events[events["kind"] == b"task"]
+    found: _Cores = {}
+    for rank in np.unique(tasks["rank"]).tolist():
+        mine = tasks[tasks["rank"] == rank]
+        spans = []
+        for process in np.unique(mine["process"]).tolist():
+            its = mine[mine["process"] == process]
+            end = float((its["start"] + its["duration"]).max())
+            spans.append((float(its["start"].min()), end, process))
+        free: list[float] = []
+        for start, end, process in sorted(spans):
+            core = next((c for c, since in enumerate(free) if since <= start), len(free))
+            free[core : core + 1] = [end]
+            found[rank, process] = core
+    return found
+
+
+def _rank_times(events: np.ndarray, core_of: _Cores) -> Iterator[RankTime]:
+    """The cores of a rank. What the MPI process does counts on each that has no task then."""
     is_task = _of_task_process(events)
     inner, outer = events[is_task], events[~is_task]
+    rank = int(events["rank"][0])
+    of_event = np.array([core_of.get((rank, p), 0) for p in inner["process"].tolist()], dtype=int)
     begin = float(events["start"].min())
     end = float((events["start"] + events["duration"]).max())
+    for core in range(max(of_event, default=0) + 1):
+        yield _core_time(rank, core, inner[of_event == core], outer, begin, end)
+
+
+def _core_time(
+    rank: int, core: int, inner: np.ndarray, outer: np.ndarray, begin: float, end: float
+) -> RankTime:
     shares: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     hidden: dict[str, float] = defaultdict(float)
     busy = list(_innermost(inner))
@@ -120,7 +161,8 @@ def _rank_time(events: np.ndarray) -> RankTime:
         hidden[kind] += b - a - seen
     shares[OTHER][OTHER] += max(left, 0.0)
     return RankTime(
-        int(events["rank"][0]),
+        rank,
+        core,
         end - begin,
         {kind: dict(names) for kind, names in shares.items()},
         dict(hidden),
@@ -194,7 +236,7 @@ def _overlap(edges: np.ndarray, a: float, b: float) -> float:
     return float((np.minimum(part[:, 1], b) - np.maximum(part[:, 0], a)).sum())
 
 
-def _phases(events: np.ndarray) -> Iterator[PhaseTime]:
+def _phases(events: np.ndarray, core_of: _Cores) -> Iterator[PhaseTime]:
     marks = events[events["kind"] == _WHOLE]
     tasks = events[events["kind"] == b"task"]
     begun: dict[bytes, float] = {}
@@ -203,8 +245,12 @@ def _phases(events: np.ndarray) -> Iterator[PhaseTime]:
     for name, begin in sorted(begun.items(), key=lambda pair: pair[1]):
         mine = marks[marks["name"] == name]
         held = tasks[tasks["name"] == name]
-        busy = {rank: float(held["duration"][held["rank"] == rank].sum())
-                for rank in np.unique(mine["rank"]).tolist()}  # fmt: skip
+        cores = {(rank, 0): 0.0 for rank in mine["rank"].tolist()}
+        cores |= {(rank, core): 0.0 for (rank, _), core in core_of.items()}
+        pairs = zip(held["rank"].tolist(), held["process"].tolist(), strict=True)
+        for (rank, process), spent in zip(pairs, held["duration"].tolist(), strict=True):
+            cores[rank, core_of[rank, process]] += spent
+        busy = list(cores.values())
         wall = float((mine["start"] + mine["duration"]).max()) - begin
         longest = float(held["duration"].max()) if len(held) else 0.0
         yield PhaseTime(name.decode(), wall, busy, len(held), longest)
@@ -216,8 +262,7 @@ def _gains(ranks: tuple[RankTime, ...], phases: tuple[PhaseTime, ...]) -> dict[s
     checkpoint = sum(rank.of_kind("checkpoint") for rank in ranks) / n
     files = sum(rank.of_kind("read", "write") for rank in ranks) / n
     balance = sum(
-        max(phase.busy_s.values(), default=0.0) - float(np.mean(list(phase.busy_s.values()) or [0]))
-        for phase in phases
+        max(phase.busy_s) - float(np.mean(phase.busy_s)) for phase in phases if phase.busy_s
     )
     return {
         "without checkpoint": checkpoint,

@@ -76,6 +76,28 @@ def test_balance_and_its_gain() -> None:
     assert found.gains_s["with perfect balance"] == pytest.approx(1.0)
 
 
+def test_several_task_processes() -> None:
+    """Two that overlap are two cores of the rank; a third that follows one of them is none more."""
+    found = account(
+        table(
+            (0, 0.0, 10.0, MPI, "phase", "calibrate"),
+            (0, 0.0, 8.0, 21, "task", "calibrate"),
+            (0, 1.0, 6.0, 21, "stage", "isr.bias"),
+            (0, 2.0, 4.0, 22, "task", "calibrate"),
+            (0, 2.0, 4.0, 22, "stage", "isr.flat"),
+            (0, 7.0, 3.0, 23, "task", "calibrate"),
+        )
+    )
+    first, second = found.ranks
+    assert (first.core, second.core) == (0, 1)
+    assert first.shares["stage"] == pytest.approx({"isr.bias": 6.0})
+    assert second.shares["stage"] == pytest.approx({"isr.flat": 4.0})
+    assert second.of_kind("task") == pytest.approx(3.0)
+    for rank in found.ranks:
+        assert sum(rank.of_kind(k) for k in rank.shares) == pytest.approx(rank.wall_s)
+    assert sorted(found.phases[0].busy_s) == pytest.approx([7.0, 8.0])
+
+
 def test_no_events() -> None:
     assert account(EVENTS.empty()).ranks == ()
 
@@ -126,6 +148,7 @@ def test_perfetto_format() -> None:
     assert task["ts"] <= stage["ts"] < stage["ts"] + stage["dur"] <= task["ts"] + task["dur"]
     (counter,) = (event for event in listed if event["ph"] == "C")
     assert counter["args"] == {"peak memory": 12345}
+    assert counter["name"] == f"peak memory, process {MPI}", "tracks are told apart by name"
     named = {e["args"]["name"] for e in listed if e["name"] == "process_name"}
     assert named == {"rank 0", "rank 3"}
 

@@ -109,6 +109,25 @@ def test_torn_and_senseless_events_are_left_out(tmp_path: Path) -> None:
     assert read_events(path)["name"].tolist() == [b"a", b"b"]
 
 
+def test_a_torn_write_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full for a moment: what is written afterwards is read."""
+    path = events.start(tmp_path, 0)
+    events.flush()
+    real, calls = os.write, []
+
+    def torn(fd: int, data: bytes) -> int:
+        calls.append(len(data))
+        return real(fd, bytes(data)[:100]) if len(calls) == 1 else real(fd, data)
+
+    monkeypatch.setattr(os, "write", torn)
+    for name in ("a", "b"):
+        events.record("stage", name, 0.0)
+    events.flush()
+    events.record("stage", "c", 0.0)
+    events.stop()
+    assert recorded(path)["name"].tolist() == [b"a", b"c"]
+
+
 def test_clocks_are_aligned(tmp_path: Path) -> None:
     for rank, behind in ((0, 0.0), (1, 100.0)):
         events.start(tmp_path, rank)
