@@ -91,7 +91,7 @@ def simulate(
     }
     given = {name: value for name, value in asked.items() if value is not None}
     n_tasks = tasks or len(measured.seconds)
-    found = foresee(measured, numbers, n_tasks, n_ccds=ccds, seed=seed, **given)
+    found = foresee(measured, numbers, n_tasks, n_ccds=ccds, seed=seed, asked=given)
     if as_json:
         rows = [asdict(one) | {"efficiency": one.efficiency, "master_load": one.master_load}
                 for one in found]  # fmt: skip

@@ -27,6 +27,8 @@ from mpipipe.parallel.scheduler import Action, Assign, Scheduler
 from mpipipe.parallel.tasks import Policy, SpecTable
 
 _END, _TASKS, _LOST, _BACK = 0, 1, 2, 3
+_LIFE, _NUMBER = 32, (1 << 32) - 1
+"""An event is for a rank in one of its lives: both in one number."""
 
 
 @dataclass(frozen=True)
@@ -199,25 +201,25 @@ class _Phase:
         """All of it."""
         self._carry_out(self.scheduler.on_join(range(len(self.ranks))))
         if math.isfinite(self.machine.lifetime_s):
-            for rank in range(len(self.ranks)):
-                self._draw_loss(rank, 0.0)
+            for number in range(len(self.ranks)):
+                self._draw_loss(number, 0.0)
         heap, ranks = self.heap, self.ranks
         while heap and not self.scheduler.finished:
-            self.now, _, what, number, tasks = heappop(heap)
-            rank = ranks[number & 0xFFFFFFFF]
-            if rank.life != number >> 32:
+            self.now, _, what, whose, tasks = heappop(heap)
+            number, rank = whose & _NUMBER, ranks[whose & _NUMBER]
+            if rank.life != whose >> _LIFE:
                 continue
             if what == _END:
-                self._end(number & 0xFFFFFFFF, rank)
+                self._end(number, rank)
             elif what == _TASKS:
                 rank.queue.extend(tasks)
                 if rank.running is None:
-                    self._begin(number & 0xFFFFFFFF, rank)
+                    self._begin(number, rank)
             elif what == _LOST:
-                self._lose(number & 0xFFFFFFFF, rank)
+                self._lose(number, rank)
             else:
-                self._carry_out(self.scheduler.on_join([number & 0xFFFFFFFF]))
-                self._draw_loss(number & 0xFFFFFFFF, self.now)
+                self._carry_out(self.scheduler.on_join([number]))
+                self._draw_loss(number, self.now)
         result = self.result
         result.wall_s = max(self.now, self.master_free)
         result.n_ended = self.scheduler.n_ended
@@ -229,7 +231,8 @@ class _Phase:
         self, when: float, what: int, rank: int, tasks: Sequence[tuple[int, int]] = ()
     ) -> None:
         self.n_events += 1  # events of the same time come in the order in which they were made
-        heappush(self.heap, (when, self.n_events, what, self.ranks[rank].life << 32 | rank, tasks))
+        whose = self.ranks[rank].life << _LIFE | rank
+        heappush(self.heap, (when, self.n_events, what, whose, tasks))
 
     def _begin(self, number: int, rank: _Rank) -> None:
         """A rank takes its next task."""

@@ -7,8 +7,8 @@ bandwidth of the file system, how long ranks live.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -146,7 +146,7 @@ def foresee(
     *,
     n_ccds: int = 189,
     seed: int = 0,
-    **asked: float,
+    asked: Mapping[str, float] | None = None,
 ) -> list[Simulated]:
     """The phase on each of these numbers of ranks.
 
@@ -155,6 +155,6 @@ def foresee(
     asked
         Fields of `Machine` that are not those of the run.
     """
-    machine = replace(measured.machine, **asked)
+    machine = Machine(**(asdict(measured.machine) | dict(asked or {})))
     load = load_like(measured, n_tasks, n_ccds, seed)
     return [simulate_phase(load, number, machine, Policy(), seed) for number in ranks]

@@ -52,7 +52,7 @@ def test_what_is_foreseen() -> None:
     one, two, many = foresee(measured, [1, 2, 500], 100, n_ccds=1)
     assert two.wall_s == pytest.approx(one.wall_s / 2, rel=0.05)
     assert many.wall_s == pytest.approx(2.0 + measured.n_bytes.mean() / BANDWIDTH, rel=0.2)
-    (narrow,) = foresee(measured, [100], 1000, bandwidth=1e8)
+    (narrow,) = foresee(measured, [100], 1000, asked={"bandwidth": 1e8})
     assert narrow.wall_s > 1000 * measured.n_bytes.mean() / 1e8 * 0.7
 
 
