@@ -144,11 +144,15 @@ class Score:
     unresolved: float
 
 
-def score(found: Associated, *, isolated: bool, merged_too: bool = False) -> Score:
+def score(
+    found: Associated, *, isolated: bool, kind: int | None = None, merged_too: bool = False
+) -> Score:
     """Splits and merges of stars and galaxies that stand alone at all visits, or of the others.
 
     Parameters
     ----------
+    kind
+        Of these alone: 0 stars, 1 galaxies, whose faint ones are as uncertain as they are large.
     merged_too
         Whether sources count that are said to be the light of several objects.
     """
@@ -160,6 +164,8 @@ def score(found: Associated, *, isolated: bool, merged_too: bool = False) -> Sco
     n_sources = np.bincount(number)
     always = np.bincount(number, found.lonely[use]) == n_sources
     chosen = (n_sources >= 2) & (always == isolated)
+    if kind is not None:
+        chosen &= np.bincount(number, found.kind[use] == kind) == n_sources
     pairs = np.unique(np.stack([found.rows["objectId"][use], number]), axis=1)
     n_objects = np.bincount(pairs[1], minlength=len(true))
     merged, unresolved = np.zeros((2, len(true)), bool)

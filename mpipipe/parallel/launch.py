@@ -113,4 +113,4 @@ def launch(
             # A later zygote holds the sockets that lead to the earlier ones.
             for executor in reversed(executors):
                 executor.close()
-            events.flush()
+            events.stop()

@@ -13,6 +13,7 @@ from mpipipe.data.errors import ConfigError
 from mpipipe.run.traces import read_run_events, table_of
 from mpipipe.store.hdf5 import read_catalogue
 from mpipipe.store.layout import RunLayout
+from mpipipe.trace import events as run_events
 from mpipipe.trace.accounting import account
 
 from .conftest import Mpipipe
@@ -42,6 +43,14 @@ def test_the_table_of_events(done: RunLayout) -> None:
     _, events = read_run_events(done, 1)
     assert 0.8 * len(events) < len(table) <= len(events)
     assert np.isin(table["start"], events["start"]).all()
+
+
+def test_a_run_that_is_over_records_nothing_more(done: RunLayout) -> None:
+    """Whatever this process does afterwards is none of it."""
+    before = len(read_run_events(done)[1])
+    run_events.record("stage", "something else", 0.0)
+    run_events.flush()
+    assert len(read_run_events(done)[1]) == before
 
 
 def test_commands(done: RunLayout, mpipipe: Mpipipe, tmp_path: Path) -> None:
