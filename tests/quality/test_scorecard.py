@@ -19,6 +19,8 @@ from mpipipe.cli.exits import Exit
 from mpipipe.cli.main import app
 from mpipipe.data.errors import ConfigError
 from mpipipe.data.icsrc import ICMATCH
+from mpipipe.data.schema import Schema
+from mpipipe.quality.metrics import relative_astrometry
 from mpipipe.quality.scorecard import repeats
 from mpipipe.quality.scorecard.measured import (
     CONTRIBUTION,
@@ -31,7 +33,16 @@ from mpipipe.quality.scorecard.measured import (
 from mpipipe.quality.scorecard.metric import metrics
 from mpipipe.quality.scorecard.run_data import RunData
 from mpipipe.quality.scorecard.scoring import score
-from mpipipe.quality.scorecard.statistics import beyond, estimate, median, percentile, rms, width
+from mpipipe.quality.scorecard.statistics import (
+    Estimate,
+    beyond,
+    estimate,
+    estimate_ratio,
+    median,
+    percentile,
+    rms,
+    width,
+)
 from mpipipe.quality.scorecard.truth import CcdTruth
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.hdf5 import Alone, publish_catalogue, read_catalogue, read_schema
@@ -58,7 +69,8 @@ def test_pa1_and_pf1_by_hand(make_run: Make, numbers: Numbers) -> None:
     assert found["PA1.r"].n == 5
     # 40 / sqrt(2) = 28 mmag is the only one beyond 15 and beyond 10.
     assert found["PF1.r"].value == pytest.approx(20.0)
-    assert found["PF1.r"].levels == pytest.approx({"stretch": 20, "design": 20, "minimum": 20})
+    levels = {name: one.value for name, one in found["PF1.r"].levels.items()}
+    assert levels == pytest.approx({"stretch": 20, "design": 20, "minimum": 20})
     assert found["PF1.r"].verdict == "minimum"
 
 
@@ -167,9 +179,88 @@ def test_te_by_hand(make_run: Make, numbers: Numbers) -> None:
     rows = read_catalogue(path)
     rows["ixx"], rows["iyy"] = 1.01, 0.99
     publish_catalogue(Alone(), path, read_schema(path), {0: rows})
-    found = numbers(root)["TE1.r"]
-    assert found.value == pytest.approx(1e-4, rel=1e-4)
-    assert (found.n, found.verdict) == (2 * 8 * 7 // 2, "missed")
+    found = numbers(root)
+    for name in ("TE1.r", "TE3.r"):
+        assert found[name].value == pytest.approx(1e-4, rel=1e-4)
+        assert (found[name].n, found[name].verdict) == (2 * 8 * 7 // 2, "missed")
+    assert "no visit has two bright stars" in found["TE4.r"].why
+
+
+def test_te3_is_of_the_worst_component_and_the_median_visit(
+    make_run: Make, numbers: Numbers
+) -> None:
+    """Off by e1 = +-0.004 in two visits of three, by e2 = 0.1 in the third: E1 is 1.6e-5, 1.6e-5,
+    0, so its median is 1.6e-5; E2 has the median 0, and TE1 is the mean of all."""
+    root = make_run(np.full((8, 3), 17.0))
+    path = root / "catalogs" / "source.h5"
+    rows = read_catalogue(path)
+    for visit, e1, e2 in ((11, 0.004, 0.0), (12, -0.004, 0.0), (13, 0.0, 0.1)):
+        mine = rows["visit"] == visit
+        rows["ixx"][mine], rows["iyy"][mine], rows["ixy"][mine] = 1 + e1, 1 - e1, e2
+    publish_catalogue(Alone(), path, read_schema(path), {0: rows})
+    found = numbers(root)
+    assert found["TE3.r"].value == pytest.approx(1.6e-5, rel=1e-3)
+    assert found["TE3.r"].verdict == "stretch"
+    assert not found["TE3.r"].is_certain
+    assert "33 % of them beyond" in found["TE3.r"].note
+    assert found["TE1.r"].value == pytest.approx((2 * 1.6e-5 + 1e-2) / 3, rel=1e-3)
+
+
+def test_sources_of_two_objects_are_left_out(make_run: Make, numbers: Numbers) -> None:
+    """A tenth of the sources hold the light of two objects; tables of older runs do not tell."""
+    mags = np.full((30, 3), 17.0)
+    mags[:3, 2] -= 0.7
+    root = make_run(mags)
+    path = root / "catalogs" / "source.h5"
+    rows, schema = read_catalogue(path), read_schema(path)
+    rows["flag_merged"] = (rows["objectId"] < 3) & (rows["visit"] == 13)
+    publish_catalogue(Alone(), path, schema, {0: rows})
+    found = numbers(root)
+    assert found["PF1.r"].value == 0.0
+    older = Schema(
+        schema.name, schema.description,
+        tuple(column for column in schema.columns if column.name != "flag_merged"),
+    )  # fmt: skip
+    rows = rows[[column.name for column in older.columns]]
+    publish_catalogue(Alone(), path, older, {0: rows})
+    assert numbers(root)["PF1.r"].value == pytest.approx(10.0)
+
+
+def test_a_rotation_of_the_sky_changes_no_distance() -> None:
+    """200 arcmin apart and 3 degrees from the pole, north of two stars is not the same direction:
+    yet what turns as a whole keeps its distances."""
+    rng = np.random.default_rng(3)
+    ra, dec = rng.uniform(0, 360, 300), rng.uniform(86, 88, 300)
+    i, j, directions = relative_astrometry.pairs_of_stars(ra, dec, 199.0, 201.0)
+    a, d = np.radians(ra), np.radians(dec)
+    vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
+    moved = np.cross(np.array([3.0, 4.0, 5.0]), vectors)
+    east = np.stack([-np.sin(a), np.cos(a), 0 * a], axis=1)
+    north = np.cross(vectors, east)
+    offsets = np.stack([(moved * east).sum(axis=1), (moved * north).sum(axis=1)], axis=1)
+    change = (offsets[j] * directions[:, 1] - offsets[i] * directions[:, 0]).sum(axis=1)
+    assert len(i) > 150
+    assert np.abs(change).max() < 1e-12
+    assert np.abs(((offsets[j] - offsets[i]) * directions[:, 0]).sum(axis=1)).max() > 0.1
+
+
+def test_the_share_of_bad_sources_has_an_interval_of_its_own(
+    make_run: Make, numbers: Numbers
+) -> None:
+    """A poor exposure with many bad sources among few is a small part of the sources: the interval
+    is about the share of all."""
+    mags = np.full((40, 3), 17.0)
+    mags[1:, 2] = np.nan
+    root = make_run(mags)
+    path = root / "catalogs" / "badSource.h5"
+    schema = read_schema(path)
+    rows = schema.empty(4)
+    rows["visit"], rows["ccdNumber"], rows["reason"] = 13, 4, b"edge"
+    publish_catalogue(Alone(), path, schema, {0: rows})
+    one = numbers(root)["objects.bad_sources"]
+    assert one.value == pytest.approx(100 * 4 / 85)
+    assert one.low <= one.value <= one.high
+    assert one.low == 0.0
 
 
 def test_read_noise_of_a_channel_that_is_off(make_run: Make, numbers: Numbers) -> None:
@@ -302,6 +393,33 @@ def test_intervals_cover_and_repeat() -> None:
     assert 51 <= hits <= 60
 
 
+def test_intervals_of_pairs_cover() -> None:
+    """Distances of pairs share stars: with errors of 25 stars in one visit, the interval of the
+    width holds the true one as often as it should; with only the first star drawn again, less."""
+    i, j = np.triu_indices(25, 1)
+    hits = np.zeros(2, int)
+    for seed in range(60):
+        errors = np.random.default_rng(seed).normal(0.0, 1.0, 25)
+        for k, units in enumerate((np.stack([i, j], axis=1), i)):
+            found = estimate(rms, errors[j] - errors[i], units, "x")
+            hits[k] += found.low <= np.sqrt(2.0) <= found.high
+    assert hits[0] >= 50
+    assert hits[1] < hits[0]
+
+
+def test_intervals_of_ratios_cover() -> None:
+    """Weights that are very unequal, as those of visits with few and with many stars."""
+    hits = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        weights = rng.uniform(0.001, 1.0, 60) ** 2
+        found = estimate_ratio(weights * rng.normal(3.0, 1.0, 60), weights, "x")
+        hits += found.low <= 3.0 <= found.high
+    assert 50 <= hits <= 60
+    assert math.isnan(estimate_ratio(np.ones(1), np.ones(1)).low)
+    assert math.isnan(estimate_ratio(np.zeros(0), np.zeros(0)).value)
+
+
 def test_large_samples_have_narrow_intervals() -> None:
     values = np.random.default_rng(3).normal(0.0, 1.0, 40_000)
     found = estimate(width, values, np.arange(len(values)), "x")
@@ -318,7 +436,29 @@ def test_verdicts() -> None:
     assert target(0.02, "own", centre=1.0).verdict(0.97) == "missed"
     assert target(0.02, "own", centre=1.0).verdict(0.99) == "met"
     assert at_least(90.0, "own").verdict(91.0) == "met"
+
+
+def test_verdicts_are_certain_where_all_of_the_interval_has_them() -> None:
+    asked = srd(3.0, 5.0, 8.0)
+    assert Measured("a", "a", 4.9, 4.5, 4.99, requirement=asked).is_certain
     assert not Measured("a", "a", 4.9, 4.5, 5.3, requirement=asked).is_certain
+    assert not Measured("a", "a", 4.9, requirement=asked).is_certain
+    assert Measured("a", "a", math.nan, requirement=asked).is_certain
+    around = target(0.1, "own", centre=0.0)
+    assert not Measured("a", "a", 0.2, -0.3, 0.3, requirement=around).is_certain
+
+    def of_levels(stretch: float, low: float, high: float) -> Measured:
+        levels = {
+            "stretch": Estimate(stretch, stretch - 1, stretch + 1),
+            "design": Estimate(7.0, low, high),
+            "minimum": Estimate(4.0, math.nan, math.nan),
+        }
+        return Measured("a", "a", 7.0, low, high, requirement=srd(5, 10, 20), levels=levels)
+
+    assert of_levels(8.0, 6.0, 9.0).verdict == "design"
+    assert of_levels(8.0, 6.0, 9.0).is_certain
+    assert not of_levels(5.5, 6.0, 9.0).is_certain
+    assert not of_levels(8.0, 6.0, 11.0).is_certain
 
 
 def test_the_worst_ccds_come_first() -> None:

@@ -150,11 +150,13 @@ def _expectations(
 
 
 def _mean_flux(data: RunData, band: str) -> np.ndarray:
-    """Mean PSF flux of each object in a band, weighted by errors; NaN without."""
+    """Mean PSF flux of each object in a band, weighted by errors; NaN without. Sources that are the
+    light of two objects tell of neither."""
     found = data.repeats
     s = found.sources
     error = s["psfFluxErr"].astype(float)
     fine = (found.owner >= 0) & found.in_band(band) & np.isfinite(s["psfFlux"]) & (error > 0)
+    fine &= ~s["flag_merged"]
     weight = 1.0 / error[fine] ** 2
     n = len(found.objects["objectId"])
     owner = found.owner[fine]

@@ -9,7 +9,7 @@ import numpy as np
 from mpipipe.quality.scorecard.measured import Measured, NotMeasurable, Requirement, target
 from mpipipe.quality.scorecard.metric import metric
 from mpipipe.quality.scorecard.run_data import RunData
-from mpipipe.quality.scorecard.statistics import estimate, mean
+from mpipipe.quality.scorecard.statistics import estimate, estimate_ratio, mean
 
 CLOSE = 0.6
 """FWHM within which sources of different visits are of one object."""
@@ -98,9 +98,11 @@ def bad_sources(data: RunData) -> Iterator[Measured]:
         for count, kind in sorted(zip(counts.tolist(), kinds.tolist(), strict=True), reverse=True)
     )
     key = "objects.bad_sources"
-    interval = estimate(mean, shares, np.arange(n), key)
+    # Those of no known exposure are one more unit.
+    of_unit = [np.bincount(place + 1, minlength=n + 1).astype(float) for place in places]
     yield Measured(
-        key, "sources kept out of objects", 100.0 * n_bad / (n_bad + n_good), interval.low,
-        interval.high, unit="%", n=n_bad + n_good, of="sources", note=told,
+        key, "sources kept out of objects",
+        *estimate_ratio(100.0 * of_unit[0], of_unit[0] + of_unit[1], key), unit="%",
+        n=n_bad + n_good, of="sources", note=told,
         ccds=data.contributions(shares, bad),
     )  # fmt: skip

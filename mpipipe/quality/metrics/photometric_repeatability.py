@@ -90,12 +90,12 @@ def pf1(data: RunData) -> Iterator[Measured]:
             continue
         units = data.repeats.owner[found.rows]
         beyond_far = estimate(beyond(far), found.residual, units, key)
-        beyond_near = 100.0 * float(np.mean(np.abs(found.residual) > near))
-        levels = {"stretch": beyond_near, "design": beyond_far.value, "minimum": beyond_far.value}
+        beyond_near = estimate(beyond(near), found.residual, units, key)
+        levels = {"stretch": beyond_near, "design": beyond_far, "minimum": beyond_far}
         yield Measured(
             key, f"{title}, {band}", *beyond_far, unit="%", n=len(np.unique(units)), of="stars",
             requirement=srd(5.0, 10.0, 20.0), levels=levels,
-            note=f"beyond {far:g} mmag; beyond {near:g} mmag: {beyond_near:.1f} %",
+            note=f"beyond {far:g} mmag; beyond {near:g} mmag: {beyond_near.value:.1f} %",
             ccds=of_rows(data, found.rows, found.residual, beyond(far)),
         )  # fmt: skip
 

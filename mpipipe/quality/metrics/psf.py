@@ -1,8 +1,9 @@
-"""The PSF: seeing, ellipticity, and what its model leaves (TE1, TE2)."""
+"""The PSF: seeing, ellipticity, and what its model leaves (TE1 to TE4)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,12 +11,25 @@ from mpipipe.quality.scorecard.ccds import by_ccd
 from mpipipe.quality.scorecard.measured import Measured, NotMeasurable, Requirement, srd, target
 from mpipipe.quality.scorecard.metric import metric
 from mpipipe.quality.scorecard.run_data import RunData
-from mpipipe.quality.scorecard.statistics import estimate, mean, median, rms
+from mpipipe.quality.scorecard.statistics import (
+    Estimate,
+    estimate,
+    estimate_ratio,
+    estimate_units,
+    mean,
+    median,
+    rms,
+)
 
 BRIGHT = 100.0
 """Least SNR of the stars whose ellipticities are correlated."""
 MOST_STARS = 400
 """Of a visit; of more some, evenly."""
+LIMITS = {
+    "TE1": srd(1e-5, 2e-5, 3e-5), "TE3": srd(2e-5, 4e-5, 6e-5), "TE4": srd(1e-7, 2e-7, 5e-7),
+}  # fmt: skip
+"""Of the sizes of correlations. The SRD asks TE1 of averages over the survey, TE3 and TE4 of single
+images."""
 
 
 def fwhm_arcsec(data: RunData) -> np.ndarray:
@@ -78,48 +92,100 @@ def size_residual(data: RunData) -> Iterator[Measured]:
     )  # fmt: skip
 
 
+class Correlations(NamedTuple):
+    """Correlations of residual ellipticities at some distances, a row for each visit.
+
+    Attributes
+    ----------
+    visit
+        The visits that have pairs.
+    sums
+        (n, 3) weighted sums of e1 e1', of e2 e2', and of (e1 e2' + e2 e1') / 2.
+    weight
+        Sums of the weights.
+    noise
+        Expected size of each of the three where stars have nothing in common.
+    n
+        Pairs.
+    """
+
+    visit: np.ndarray
+    sums: np.ndarray
+    weight: np.ndarray
+    noise: np.ndarray
+    n: np.ndarray
+
+
 @metric("TE", "correlation of residual ellipticities", "PSF")
 def te(data: RunData) -> Iterator[Measured]:
-    """TE1, TE2: mean of e1 e1' + e2 e2' over pairs of stars in a visit, at distances up to 1 arcmin
-    (TE1) and from 5 arcmin on (TE2), where e is the ellipticity of a star of SNR 100 or more by its
-    adaptive moments less that of the PSF model at its place. Pairs are weighted by the square of
-    the SNR of both, as noise is not correlated but scatters; intervals are over visits. The size of
-    the number is judged. TE2 of the SRD is of the average over the survey, so that of single visits
-    is only reported."""
+    """E1, E2, Ex: means of e1 e1', e2 e2', (e1 e2' + e2 e1') / 2 over pairs of stars in a visit, e
+    the ellipticity of a star of SNR 100 or more by its adaptive moments less that of the PSF model
+    at its place. Pairs are weighted by the square of the SNR of both, as noise is not correlated
+    but scatters; intervals are over visits. TE1, TE2: E1 + E2 of single visits, averaged over
+    visits, at up to 1 arcmin (TE1) and from 5 arcmin on (TE2): the size of TE1 is judged by the
+    SRD's numbers, though the SRD asks them of E1, E2 and Ex of averages over the whole survey,
+    which single visits do not give; so TE2 is only reported. TE3, TE4: at the same distances the
+    median over visits of the size of E1, of E2 and of Ex, the largest of the three, by the SRD's
+    numbers for single images (of which it allows 15 % beyond them: told beside). Sizes do not
+    average out: where a visit has few pairs, the stars' noise, told beside, is most of TE3, TE4.
+    The SRD asks all of r and i."""
     for band in data.bands:
         try:
-            first, second = _correlations(data, band)
+            near, far = _correlations(data, band)
         except NotMeasurable as reason:
-            for name in ("TE1", "TE2"):
+            for name in ("TE1", "TE2", "TE3", "TE4"):
                 yield Measured(f"{name}.{band}", f"{name}, {band}", why=str(reason))
             continue
-        limits = srd(1e-5, 2e-5, 3e-5)
-        asked = Requirement(limits.limits, "SRD", centre=0.0)
-        yield _te(data, f"TE1.{band}", f"TE1 correlation at ≤ 1 arcmin, {band}", first, asked)
-        yield _te(data, f"TE2.{band}", f"TE2 correlation at ≥ 5 arcmin, {band}", second, None)
+        yield _average(data, "TE1", f"correlation at ≤ 1 arcmin, {band}", near, band)
+        yield _average(data, "TE2", f"correlation at ≥ 5 arcmin, {band}", far, band)
+        yield _of_images(
+            data, "TE3", f"correlation at ≤ 1 arcmin, median visit, {band}", near, band
+        )
+        yield _of_images(data, "TE4", f"correlation at ≥ 5 arcmin, median visit, {band}", far, band)
 
 
-def _te(
-    data: RunData, key: str, title: str, found: np.ndarray, asked: Requirement | None
-) -> Measured:
-    """From rows of visit, sum of weighted products, sum of weights, pairs."""
-    has = found[:, 2] > 0
-    if not has.any():
+def _average(data: RunData, name: str, title: str, found: Correlations, band: str) -> Measured:
+    """E1 + E2, over all visits."""
+    key, title = f"{name}.{band}", f"{name} {title}"
+    if not len(found.visit):
         return Measured(key, title, why="no visit has two bright stars at such distances")
-    visits, total, weights, n = found[has].T
-    each = total / weights
-    # A mean with weights is that of values repeated: weights as shares, in steps of 1/1000.
-    times = np.maximum(np.round(1000.0 * weights / weights.max()), 1).astype(int)
-    order = np.repeat(np.arange(len(each)), times)
-    value = float(total.sum() / weights.sum())
-    interval = estimate(mean, each[order], order, key)
-    e = data.exposures
-    of_visit = dict(zip(visits.astype(int).tolist(), each.tolist(), strict=True))
-    ccds = np.array([of_visit.get(v, np.nan) for v in e["visit"].tolist()])
+    total = found.sums[:, 0] + found.sums[:, 1]
+    asked = LIMITS.get(name)
     return Measured(
-        key, title, value, interval.low, interval.high, n=int(n.sum()), of="pairs",
-        requirement=asked, note=f"{len(each)} visits", ccds=data.contributions(ccds),
+        key, title, *estimate_ratio(total, found.weight, key), n=int(found.n.sum()), of="pairs",
+        requirement=None if asked is None else Requirement(asked.limits, "SRD", centre=0.0),
+        note=f"{len(found.visit)} visits", ccds=_of_visits(data, found, total / found.weight),
     )  # fmt: skip
+
+
+def _of_images(data: RunData, name: str, title: str, found: Correlations, band: str) -> Measured:
+    """The largest of the medians over visits of the sizes of E1, E2, Ex."""
+    key, title = f"{name}.{band}", f"{name} {title}"
+    if not len(found.visit):
+        return Measured(key, title, why="no visit has two bright stars at such distances")
+    sizes = np.abs(found.sums / found.weight[:, None])
+    asked = LIMITS[name]
+
+    def largest(counts: np.ndarray) -> float:
+        return float(np.median(np.repeat(sizes, counts, axis=0), axis=0).max())
+
+    value: Estimate = estimate_units(largest, sizes, len(sizes), key)
+    worst = sizes.max(axis=1)
+    beyond = 100.0 * float(np.mean(worst > asked.limits["design"]))
+    return Measured(
+        key, title, *value, n=int(found.n.sum()), of="pairs", requirement=asked,
+        note=f"{len(worst)} visits, {beyond:.0f} % of them beyond the design's; noise of stars "
+        f"makes about {0.6745 * float(np.median(found.noise)):.1g}",
+        ccds=_of_visits(data, found, worst),
+    )  # fmt: skip
+
+
+def _of_visits(data: RunData, found: Correlations, values: np.ndarray) -> np.ndarray:
+    """Contributions of CCD-visits: all CCDs of a visit have its number."""
+    of_visit = dict(zip(found.visit.tolist(), values.tolist(), strict=True))
+    return data.contributions(
+        np.array([of_visit.get(visit, np.nan) for visit in data.exposures["visit"].tolist()])
+    )
 
 
 def residual_ellipticities(data: RunData, rows: np.ndarray) -> np.ndarray:
@@ -134,9 +200,8 @@ def residual_ellipticities(data: RunData, rows: np.ndarray) -> np.ndarray:
     return shape("ixx", "iyy", "ixy") - shape("psfIxx", "psfIyy", "psfIxy")
 
 
-def _correlations(data: RunData, band: str) -> tuple[np.ndarray, np.ndarray]:
-    """For each visit of the band: visit, sums of weighted products and of weights, pairs; at
-    short and at long distances."""
+def _correlations(data: RunData, band: str) -> tuple[Correlations, Correlations]:
+    """Of the visits of a band: at short distances, and at long ones."""
     found = data.repeats
     s = found.sources
     fine = found.is_star & found.is_sound & found.in_band(band) & (found.snr >= BRIGHT)
@@ -150,19 +215,39 @@ def _correlations(data: RunData, band: str) -> tuple[np.ndarray, np.ndarray]:
     rows, residual = rows[order], residual[order]
     weight = np.minimum(found.snr[rows], 1000.0) ** 2
     visits, starts = np.unique(s["visit"][rows], return_index=True)
-    sums = np.zeros((2, len(visits), 4))
+    sums = np.zeros((2, len(visits), 6))
     for k, (start, end) in enumerate(zip(starts, [*starts[1:], len(rows)], strict=True)):
         part = np.arange(start, end)
         if len(part) > MOST_STARS:
             part = part[np.linspace(0, len(part) - 1, MOST_STARS).astype(int)]
-        ra, dec = s["ra"][rows[part]], s["dec"][rows[part]]
-        apart = _arcmin(ra, dec)
-        weights = np.outer(weight[part], weight[part])
-        products = weights * (residual[part] @ residual[part].T)
-        upper = np.triu(np.ones_like(apart, bool), 1)
-        for j, inside in enumerate((upper & (apart <= 1.0), upper & (apart >= 5.0))):
-            sums[j, k] = visits[k], products[inside].sum(), weights[inside].sum(), inside.sum()
-    return sums[0], sums[1]
+        sums[:, k] = _of_visit(
+            _arcmin(s["ra"][rows[part]], s["dec"][rows[part]]), residual[part], weight[part]
+        )
+    return _chosen(visits, sums[0]), _chosen(visits, sums[1])
+
+
+def _of_visit(apart: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(2, 6) of short and of long distances: weighted sums of the three products, sum of weights,
+    square of the noise of the sums, pairs."""
+    weights = np.outer(weight, weight)
+    one, two = residual.T
+    cross = np.outer(one, two)
+    products = [np.outer(one, one), np.outer(two, two), 0.5 * (cross + cross.T)]
+    upper = np.triu(np.ones_like(apart, bool), 1)
+    sums = np.zeros((2, 6))
+    for row, inside in zip(sums, (upper & (apart <= 1.0), upper & (apart >= 5.0)), strict=True):
+        of_pairs = weights[inside]
+        both = [of_pairs * product[inside] for product in products]
+        squares = float(np.mean([(values**2).sum() for values in both[:2]]))
+        row[:] = [*(values.sum() for values in both), of_pairs.sum(), squares, len(of_pairs)]
+    return sums
+
+
+def _chosen(visits: np.ndarray, sums: np.ndarray) -> Correlations:
+    has = sums[:, 5] > 0
+    weight = sums[has, 3]
+    noise = np.sqrt(sums[has, 4]) / weight
+    return Correlations(visits[has], sums[has, :3], weight, noise, sums[has, 5])
 
 
 def _arcmin(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -59,8 +59,9 @@ def pairs_of_stars(
     -------
     first, second
         Numbers of the stars.
-    direction
-        (n, 2) from the first to the second, east and north.
+    directions
+        (n, 2, 2) along the great circle from the first to the second, east and north: at the
+        first, at the second. They differ as far apart, or near a pole, as north does.
     """
     from scipy.spatial import cKDTree
 
@@ -79,11 +80,17 @@ def pairs_of_stars(
         first.append(np.full(len(around), one))
         second.append(around)
     i, j = np.concatenate(first), np.concatenate(second)
-    east = np.stack([-np.sin(a), np.cos(a), np.zeros(len(a))], axis=1)[i]
-    north = np.stack([-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)], axis=1)[i]
+    east = np.stack([-np.sin(a), np.cos(a), np.zeros(len(a))], axis=1)
+    north = np.stack([-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)], axis=1)
     step = vectors[j] - vectors[i]
-    direction = np.stack([(step * east).sum(axis=1), (step * north).sum(axis=1)], axis=1)
-    return i, j, direction / np.linalg.norm(direction, axis=1)[:, None]
+    directions = np.stack(
+        [
+            np.stack([(step * east[at]).sum(axis=1), (step * north[at]).sum(axis=1)], axis=1)
+            for at in (i, j)
+        ],
+        axis=1,
+    )
+    return i, j, directions / np.linalg.norm(directions, axis=2)[:, :, None]
 
 
 def distances(found: Repeats, rows: np.ndarray, offsets: np.ndarray, which: str) -> Pairs:
@@ -103,7 +110,7 @@ def distances(found: Repeats, rows: np.ndarray, offsets: np.ndarray, which: str)
         nobody = np.zeros(0, int)
         return Pairs(nobody, nobody, nobody, np.zeros(0))
     ra, dec = found.objects["ra"][objects], found.objects["dec"][objects]
-    i, j, direction = pairs_of_stars(ra, dec, *ANNULI[which])
+    i, j, directions = pairs_of_stars(ra, dec, *ANNULI[which])
     starts = np.searchsorted(inverse, np.arange(len(objects) + 1))
     counts = np.diff(starts)[i]
     pair = np.repeat(np.arange(len(i)), counts)
@@ -115,7 +122,8 @@ def distances(found: Repeats, rows: np.ndarray, offsets: np.ndarray, which: str)
     two = np.clip(np.searchsorted(keys, wanted), 0, len(keys) - 1)
     both = keys[two] == wanted
     one, two, pair = one[both], two[both], pair[both]
-    distance = ((offsets[two] - offsets[one]) * direction[pair]).sum(axis=1)
+    at_one, at_two = directions[pair].transpose(1, 0, 2)
+    distance = (offsets[two] * at_two - offsets[one] * at_one).sum(axis=1)
     return Pairs(rows[one], rows[two], pair, distance)
 
 
@@ -132,6 +140,12 @@ def about_mean(pairs: Pairs) -> Pairs:
     about = (pairs.distance - means[pairs.pair])[several] * scale
     first, second, pair = (part[several] for part in pairs[:3])
     return Pairs(first, second, pair, about)
+
+
+def _stars(data: RunData, pairs: Pairs) -> np.ndarray:
+    """(n, 2) objects that distances are of: they are shared among pairs."""
+    owner = data.repeats.owner
+    return np.stack([owner[pairs.first], owner[pairs.second]], axis=1)
 
 
 def _pairs(data: RunData, which: str, band: str) -> Pairs:
@@ -188,7 +202,7 @@ def am(data: RunData) -> Iterator[Measured]:
             except NotMeasurable as reason:
                 yield Measured(key, title, why=str(reason))
                 continue
-            units = data.repeats.owner[found.first]
+            units = _stars(data, found)
             yield Measured(
                 key, title, *estimate(width, found.distance, units, key), unit="mas",
                 n=len(np.unique(found.pair)), of="pairs", requirement=srd(*map(float, limits)),
@@ -211,14 +225,14 @@ def af(data: RunData) -> Iterator[Measured]:
             except NotMeasurable as reason:
                 yield Measured(key, title, why=str(reason))
                 continue
-            units = data.repeats.owner[found.first]
-            value = estimate(beyond(design), found.distance, units, key)
-            size = np.abs(found.distance)
-            levels = {"stretch": near, "design": design, "minimum": far}
+            units = _stars(data, found)
+            levels = {
+                name: estimate(beyond(at), found.distance, units, key)
+                for name, at in (("stretch", near), ("design", design), ("minimum", far))
+            }
             yield Measured(
-                key, title, *value, unit="%", n=len(np.unique(found.pair)), of="pairs",
-                requirement=srd(5.0, 10.0, 20.0),
-                levels={name: 100.0 * float(np.mean(size > at)) for name, at in levels.items()},
+                key, title, *levels["design"], unit="%", n=len(np.unique(found.pair)), of="pairs",
+                requirement=srd(5.0, 10.0, 20.0), levels=levels,
                 note=f"beyond {design:g} mas",
                 ccds=of_rows(data, found.first, found.distance, beyond(design)),
             )  # fmt: skip
@@ -246,23 +260,27 @@ def ab(data: RunData) -> Iterator[Measured]:
         pairs = distances(found, rows[order], offsets[order], "1")
         for name, title in (("AB1", "AB1 distances"), ("ABF1", "ABF1 outliers")):
             key, words = f"{name}.{band}", f"{title}, {band} against {reference}"
-            if not len(pairs.pair):
-                yield Measured(key, words, why=f"no pair of stars in {band} and {reference}")
+            n = len(np.unique(pairs.pair))
+            if n < LEAST_PAIRS:
+                why = f"{n} pairs of bright stars are in {band} and {reference}"
+                yield Measured(key, words, why=f"{why}, {LEAST_PAIRS} are needed")
                 continue
             yield _between_bands(data, pairs, key, words)
 
 
 def _between_bands(data: RunData, pairs: Pairs, key: str, title: str) -> Measured:
-    units = data.repeats.owner[pairs.first]
+    units = _stars(data, pairs)
     is_width = key.startswith("AB1")
     statistic = width if is_width else beyond(20.0)
-    size = np.abs(pairs.distance)
-    limits = {"stretch": 10.0, "design": 20.0, "minimum": 40.0}
-    shares = {name: 100.0 * float(np.mean(size > limit)) for name, limit in limits.items()}
+    limits = {} if is_width else {"stretch": 10.0, "design": 20.0, "minimum": 40.0}
+    levels = {
+        name: estimate(beyond(limit), pairs.distance, units, key) for name, limit in limits.items()
+    }
+    value = levels["design"] if levels else estimate(statistic, pairs.distance, units, key)
     return Measured(
-        key, title, *estimate(statistic, pairs.distance, units, key),
+        key, title, *value,
         unit="mas" if is_width else "%", n=len(np.unique(pairs.pair)), of="pairs",
-        requirement=srd(5.0, 10.0, 20.0), levels={} if is_width else shares,
+        requirement=srd(5.0, 10.0, 20.0), levels=levels,
         note="" if is_width else "beyond 20 mas",
         ccds=of_rows(data, pairs.first, pairs.distance, statistic),
     )  # fmt: skip

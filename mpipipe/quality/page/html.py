@@ -147,7 +147,11 @@ def _row(metric: str, one: Measured) -> str:
     asked = ""
     if one.requirement is not None:
         asked = f"{escape(str(one.requirement))} <small>{escape(one.requirement.source)}</small>"
-    doubt = "" if one.is_certain else ' <small title="the interval reaches another level">?</small>'
+    doubt = ""
+    if not one.is_certain:
+        known = math.isfinite(one.low + one.high)
+        why = "the interval reaches another level" if known else "there is no interval"
+        doubt = f' <small title="{why}">?</small>'
     note = f'<span class="note">{escape(one.note)}</span>' if one.note else ""
     return (
         f'<tr id="m-{key}"><td>{title}{note}</td><td data-l="value">{value}</td>'

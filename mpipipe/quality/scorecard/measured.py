@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mpipipe.quality.scorecard.statistics import Estimate
+
 MISSED, REPORTED, NOT_MEASURABLE = "missed", "reported", "not measurable"
 
 CONTRIBUTION = np.dtype([("visit", "i8"), ("ccd", "U32"), ("value", "f8"), ("n", "i8")])
@@ -91,8 +93,8 @@ class Measured:
     requirement
         None for a number that is only reported.
     levels
-        Numbers that stand for the value at single levels, where each has a definition of its own
-        (the outlier fractions of the SRD).
+        Numbers, with intervals, that stand for the value at single levels, where each has a
+        definition of its own (the outlier fractions of the SRD).
     why
         Why it could not be measured.
     note
@@ -110,7 +112,7 @@ class Measured:
     n: int = 0
     of: str = ""
     requirement: Requirement | None = None
-    levels: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, Estimate] = field(default_factory=dict)
     why: str = ""
     note: str = ""
     ccds: np.ndarray = field(default_factory=lambda: np.zeros(0, CONTRIBUTION))
@@ -125,16 +127,30 @@ class Measured:
         if not self.levels:
             return self.requirement.verdict(self.value)
         for level, limit in self.requirement.limits.items():
-            if self.levels[level] <= limit:
+            if self.levels[level].value <= limit:
                 return level
         return MISSED
 
     @property
     def is_certain(self) -> bool:
-        """Whether both ends of the interval get the same verdict."""
-        if self.requirement is None or self.levels or not math.isfinite(self.low + self.high):
+        """Whether the verdict is the same all over the interval, of each level where they have
+        their own; what has no interval is not certain."""
+        verdict, asked = self.verdict, self.requirement
+        if asked is None or verdict == NOT_MEASURABLE:
             return True
-        return self.requirement.verdict(self.low) == self.requirement.verdict(self.high)
+        if not self.levels:
+            ends = [self.low, self.high]
+            if self.low <= asked.centre <= self.high:
+                ends.append(asked.centre)
+            known = math.isfinite(self.low + self.high)
+            return known and all(asked.verdict(end) == verdict for end in ends)
+        for level, limit in asked.limits.items():
+            _, low, high = self.levels[level]
+            if not math.isfinite(low + high) or (low <= limit) != (high <= limit):
+                return False
+            if level == verdict:
+                break
+        return True
 
     @property
     def sigma(self) -> float:
@@ -174,7 +190,7 @@ class Measured:
             "n": int(self.n),
             "of": self.of,
             "requirement": requirement,
-            "at_levels": {name: _number(value) for name, value in self.levels.items()},
+            "at_levels": {name: _number(one.value) for name, one in self.levels.items()},
             "verdict": self.verdict,
             "is_certain": self.is_certain,
             "why": self.why,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,10 +28,23 @@ SOURCE_COLUMNS = (
     "psfFluxErr", "petroFlux", "petroFluxErr", "ixx", "iyy", "ixy", "psfIxx", "psfIyy", "psfIxy",
     "flag_blended", "flag_monster", "flag_streak", "flag_edge", "flag_saturated",
     "flag_near_saturated", "flag_bad", "flag_cr", "flag_suspect", "flag_centroid", "flag_psfFlux",
+    "flag_merged",
 )  # fmt: skip
+LATER_COLUMNS = {"flag_merged": False}
+"""Columns that runs of older versions lack, and what stands for them there."""
 
 Columns = dict[str, np.ndarray]
-Read = Callable[[str, Sequence[str], Callable[[Columns], np.ndarray] | None], Columns]
+Keep = Callable[[Columns], np.ndarray]
+
+
+class Read(Protocol):
+    """Reads columns of a table; see `RunData.read`."""
+
+    def __call__(
+        self, name: str, columns: Sequence[str], keep: Keep | None = None,
+        later: Mapping[str, object] = ...,
+    ) -> Columns:  # fmt: skip
+        """Columns of rows that are to be kept; `later` stands for columns that are not there."""
 
 
 class Scatter(NamedTuple):
@@ -72,7 +85,7 @@ class Repeats:
 
     @cached_property
     def is_sound(self) -> np.ndarray:
-        """Which sources are lone, whole and have a flux."""
+        """Which sources are lone, whole, of one object, and have a flux."""
         s = self.sources
         flagged = np.any([s[name] for name in SOURCE_COLUMNS if name.startswith("flag_")], axis=0)
         return np.asarray(~flagged & (s["psfFlux"] > 0) & (s["psfFluxErr"] > 0))
@@ -180,7 +193,7 @@ def read_repeats(read: Read) -> Repeats:
     objects = read("object", OBJECT_COLUMNS, keep)
     order = np.argsort(objects["objectId"], kind="stable")
     objects = {name: values[order] for name, values in objects.items()}
-    sources = read("source", SOURCE_COLUMNS, keep)
+    sources = read("source", SOURCE_COLUMNS, keep, LATER_COLUMNS)
     order = np.lexsort((sources["visit"], sources["band"], sources["objectId"]))
     sources = {name: values[order] for name, values in sources.items()}
     ids = objects["objectId"]

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from mpipipe.data.camera import Camera
 from mpipipe.data.errors import MpipipeError
 from mpipipe.quality.scorecard.exposures import read_exposures
 from mpipipe.quality.scorecard.measured import CONTRIBUTION, NotMeasurable
-from mpipipe.quality.scorecard.repeats import Repeats, read_repeats
+from mpipipe.quality.scorecard.repeats import Keep, Repeats, read_repeats
 from mpipipe.quality.scorecard.truth import TruthOf
 from mpipipe.store.catalogue import chunks
 from mpipipe.store.checksums import read_json, sha256_file
@@ -139,9 +139,17 @@ class RunData:
         self,
         name: str,
         columns: Sequence[str],
-        keep: Callable[[Columns], np.ndarray] | None = None,
+        keep: Keep | None = None,
+        later: Mapping[str, object] = MappingProxyType({}),
     ) -> Columns:
         """Columns of a published table, those rows that are to be kept, chunk by chunk.
+
+        Parameters
+        ----------
+        keep
+            Gives which rows of a chunk.
+        later
+            Columns that older tables lack, and the value they have there.
 
         Raises
         ------
@@ -150,9 +158,11 @@ class RunData:
         """
         try:
             catalogue = self._catalogue(name)
-            schema = catalogue.select(columns)
+            known = {column.name for column in catalogue.schema.columns}
+            there = [name for name in columns if name in known or name not in later]
+            schema = catalogue.select(there)
             every = -(-catalogue.n_rows // MOST_ROWS)
-            parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
+            parts: dict[str, list[np.ndarray]] = {column: [] for column in there}
             for chunk in chunks(catalogue, schema):
                 chosen = sampled(chunk, every) if keep is None else keep(chunk)
                 for column, values in chunk.items():
@@ -160,10 +170,12 @@ class RunData:
             empty = schema.empty()
         except MpipipeError as error:
             raise NotMeasurable(f"table {name} can not be read: {error.reason}") from error
-        return {
+        read = {
             column: np.concatenate(found) if found else empty[column]
             for column, found in parts.items()
         }
+        n = len(read[there[0]])
+        return {name: read[name] if name in read else np.full(n, later[name]) for name in columns}
 
     def _catalogue(self, name: str) -> OpenCatalogue:
         """A table, opened once: finding its columns takes longer than reading some."""
