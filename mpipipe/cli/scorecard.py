@@ -111,11 +111,11 @@ def _print(card: Scorecard) -> None:
                 continue
             known = one.low == one.low and one.low != one.high
             table.add_row(
-                one.name, number(one.value),
+                Text(one.name), number(one.value),
                 f"{number(one.low)} … {number(one.high)}" if known else "",
-                one.unit, str(one.requirement or ""),
+                Text(one.unit), Text(str(one.requirement or "")),
                 Text(verdict + ("" if one.is_certain else " ?"), _STYLES.get(verdict, "green")),
-                f"{one.n:,} {one.of}",
+                Text(f"{one.n:,} {one.of}"),
             )  # fmt: skip
         console.print(table if table.row_count else Text(group, "bold"))
         reasons: dict[str, list[str]] = {}

@@ -203,6 +203,17 @@ class RunLayout:
             return self.root / name
         return self.root / safe_name(kind) / str(int(visit)) / name
 
+    def images(self, kind: str) -> dict[tuple[int, str], Path]:
+        """Image products of a kind that are there, by visit and CCD, this as `safe_name` has it."""
+        prefix = f"{safe_name(kind)}-"
+        folder = self.root if self.is_flat else self.root / safe_name(kind)
+        found = {}
+        for path in sorted(folder.glob(f"{'' if self.is_flat else '*/'}{prefix}*-*.fits")):
+            visit, _, ccd = path.stem.removeprefix(prefix).partition("-")
+            if visit.isdecimal() and ccd:
+                found[int(visit), ccd] = path
+        return found
+
     def relative(self, path: Path) -> str:
         """`path` relative to the run folder, with forward slashes, for records."""
         return path.relative_to(self.root).as_posix()

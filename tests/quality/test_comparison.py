@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from mpipipe.cli.exits import Exit
 from mpipipe.cli.main import app
-from mpipipe.data.errors import ConfigError
+from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.quality.comparison import compare_numbers, compare_runs, matches
+from mpipipe.quality.scorecard.scoring import read_scorecard
 
 Make = Callable[..., Path]
 RNG = np.random.default_rng
@@ -72,6 +73,37 @@ def test_a_stored_scorecard_will_do(make_run: Make, tmp_path: Path) -> None:
     found = compare_runs(stored, root, 3.0)
     assert not found.is_different
     assert found.sources is None
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ({"value": "1"}, "b has a value that is no number"),
+        ({"requirement": {}}, "b lacks centre, is_floor, limits"),
+        ({"requirement": 3}, "is no scorecard"),
+        ({"requirement": {"limits": {}, "is_floor": False, "centre": "x"}}, "no number"),
+    ],
+)
+def test_a_stored_scorecard_with_a_wrong_number(tmp_path: Path, broken: Any, why: str) -> None:
+    one = {"name": "b", "group": "x", **number(1.0), "requirement": None}
+    assert read_scorecard(stored_card(tmp_path, [one]))["b"]["value"] == 1.0
+    with pytest.raises(BadDataError, match=why):
+        read_scorecard(stored_card(tmp_path, [{**one, **broken}]))
+
+
+@pytest.mark.parametrize(
+    "metrics", [[{"name": "b"}], [{"value": 1.0}], ["text"], [None], None, "text", 5]
+)
+def test_a_stored_scorecard_that_lacks_keys(tmp_path: Path, metrics: Any) -> None:
+    with pytest.raises(BadDataError, match="is no scorecard"):
+        read_scorecard(stored_card(tmp_path, metrics))
+
+
+def stored_card(folder: Path, metrics: Any) -> Path:
+    path = folder / "card.json"
+    head = {"format": "mpipipe scorecard", "version": 1}
+    path.write_text(json.dumps({**head, "metrics": metrics}))
+    return path
 
 
 def number(value: float | None, half: float = 0.1, **more: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mpipipe.cli.exits import Exit
 from mpipipe.cli.main import app
 from mpipipe.data.errors import ConfigError
 from mpipipe.data.icsrc import ICMATCH
-from mpipipe.data.schema import Schema
+from mpipipe.data.schema import SDQA, Schema
 from mpipipe.quality.metrics import relative_astrometry
 from mpipipe.quality.scorecard import repeats
 from mpipipe.quality.scorecard.measured import (
@@ -349,6 +349,39 @@ def test_against_truth_by_hand(make_run: Make) -> None:
     assert found["truth.completeness.20-50"].value == pytest.approx(80.0)
 
 
+def test_truth_of_a_field_that_is_empty(make_run: Make) -> None:
+    """Nothing true can be seen: what was found is of nothing, and the rest is not measurable."""
+    sdqa = [
+        (v, name, value)
+        for v in (11, 12, 13)
+        for name, value in (
+            ("ic.wcsDetermination.pixel_scale", 0.2),
+            ("ic.psfDetermination.fwhm", 2.0),
+        )
+    ]
+    root = make_run(np.full((50, 3), 17.0), sdqa=sdqa)
+    names = [
+        "id",
+        "kind",
+        "x",
+        "y",
+        "ra",
+        "dec",
+        "mag",
+        "flux",
+        "snr",
+        "psf_ixx",
+        "psf_iyy",
+        "psf_ixy",
+    ]
+    sources = np.ones(5, [(name, "f8") for name in names])
+    with RunData(RunLayout.at(root), lambda visit, ccd: CcdTruth(sources, 30.0)) as data:
+        found = {one.name: one for one in score(data).measured}
+    assert found["truth.purity"].value == 0.0
+    assert found["truth.psf_size"].verdict == "not measurable"
+    assert found["truth.completeness.20-50"].verdict == "not measurable"
+
+
 def test_of_a_large_run_a_share_gives_the_same(
     make_run: Make, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -587,6 +620,40 @@ def test_an_airmass_that_can_not_be_is_not_used(make_run: Make) -> None:
         assert any("airmass that can not be, such as 13.3" in text for text in data.problems)
 
 
+def test_a_flat_folder(make_run: Make, numbers: Numbers, tmp_path: Path) -> None:
+    """What `mpipipe process` makes has other places for the same products."""
+    root, flat = make_run(np.full((20, 3), 17.0)), tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted(root.glob("calexp/*/*.fits")):
+        path.rename(flat / path.name)
+    shutil.rmtree(root / "calexp")
+    root.rename(flat / "run")
+    (flat / "run" / "flat").touch()
+    for name in ("object", "source", "badSource"):
+        (flat / "run" / "catalogs" / f"{name}.h5").rename(flat / f"{name}.h5")
+    found = numbers(flat)
+    assert (found["wcs.found"].value, found["wcs.found"].n) == (100.0, 3)
+    assert (found["outcomes"].value, found["outcomes"].n) == (100.0, 3)
+    assert found["PA1.r"].n == 20
+    page = tmp_path / "page.html"
+    assert invoke("scorecard", flat, "--html", page).exit_code == 0
+
+
+def test_a_ccd_whose_name_is_no_file_name(make_run: Make) -> None:
+    """Its tasks and its images are of one CCD-visit."""
+    root = make_run(np.full((20, 3), 17.0))
+    for name in ("outcomes.json", "camera.json"):
+        path = root / name
+        path.write_text(path.read_text().replace("R22_S11", "R22:S11"))
+    with RunData(RunLayout.at(root)) as data:
+        assert data.exposures["ccd"].tolist() == ["R22:S11"] * 3
+        assert data.exposures["has_image"].all()
+        assert (data.exposures["number"] == 4).all()
+    (root / "outcomes.json").unlink()
+    with RunData(RunLayout.at(root)) as data:
+        assert data.exposures["ccd"].tolist() == ["R22:S11"] * 3
+
+
 def test_a_damaged_exposure_is_named(make_run: Make) -> None:
     root = make_run(np.full((20, 3), 17.0))
     path = RunLayout.at(root).image("calexp", 12, "R22_S11")
@@ -656,9 +723,21 @@ def test_names_are_escaped(make_run: Make, tmp_path: Path) -> None:
     root = make_run(np.full((20, 3), 17.0))
     with fits.open(RunLayout.at(root).image("calexp", 11, "R22_S11"), mode="update") as hdus:
         hdus[0].header["FILTER"] = "<b onload=x>"
+    with fits.open(RunLayout.at(root).image("calexp", 12, "R22_S11"), mode="update") as hdus:
+        hdus[0].header["FILTER"] = "[/x]"
+    rows = [(v, "ic.wcsDetermination.pixel_scale", 0.2) for v in (11, 12, 13)]
+    rows += [(v, "ic.psfDetermination.fwhm", 4.0) for v in (11, 12, 13)]
+    path = root / "catalogs" / "sdqa.h5"
+    sdqa = SDQA.empty(len(rows))
+    for row, (visit, name, value) in zip(sdqa, rows, strict=True):
+        row["visit"], row["ccd"], row["metric"], row["value"] = visit, "R22_S11", name, value
+        row["snap"] = -1
+    publish_catalogue(Alone(), path, read_schema(path), {0: sdqa})
     path = tmp_path / "page.html"
-    assert invoke("scorecard", root, "--html", path).exit_code == 0
+    done = invoke("scorecard", root, "--html", path)
+    assert done.exit_code == 0, done.exception
     assert "<b onload" not in path.read_text()
+    assert "psf.fwhm.[/x]" in done.output
 
 
 def test_the_same_run_gives_the_same_files(make_run: Make, tmp_path: Path) -> None:

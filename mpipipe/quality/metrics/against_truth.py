@@ -128,7 +128,7 @@ def _one(
     judged &= ~np.any([src[name] for name in EXCUSES], axis=0)
     expected = _table(exposure, snr=real["snr"][inside], found=is_found[inside])
     found = _table(exposure, real=has[judged])
-    match = real[np.maximum(partner, 0)]
+    match = real[np.maximum(partner, 0)] if len(real) else np.zeros(len(partner), true.dtype)
     flagged = np.any([v for name, v in src.items() if name.startswith("flag_")], axis=0)
     star = has & (match["kind"] == STAR) & ~flagged & (match["snr"] > 50.0)
     with np.errstate(invalid="ignore", divide="ignore"):

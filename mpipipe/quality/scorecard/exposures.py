@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mpipipe.data.camera import Camera
 from mpipipe.data.errors import MpipipeError
 from mpipipe.store.cards import Header
 from mpipipe.store.fitsfile import FitsFile
-from mpipipe.store.layout import RunLayout
+from mpipipe.store.layout import RunLayout, safe_name
 
 EXPOSURE = np.dtype(
     [
@@ -62,10 +61,16 @@ def read_exposures(
         What could not be read, in words.
     """
     problems: list[str] = []
-    tasks = {(t["visit"], t["ccd"]): t for t in _tasks(layout, problems)}
-    found = dict(_images(layout))
-    keys = sorted(tasks.keys() | found.keys())
     numbers = {} if camera is None else {d.name: d.number for d in camera.detectors}
+    tasks = {(t["visit"], t["ccd"]): t for t in _tasks(layout, problems)}
+    # Files have names that are safe; tasks, or else the camera, tell the CCD's own.
+    own = {safe_name(name): name for name in numbers}
+    of_file = {(visit, safe_name(ccd)): (visit, ccd) for visit, ccd in tasks}
+    found = {
+        of_file.get((visit, ccd), (visit, own.get(ccd, ccd))): path
+        for (visit, ccd), path in layout.images("calexp").items()
+    }
+    keys = sorted(tasks.keys() | found.keys())
     rows = np.zeros(len(keys), EXPOSURE)
     for name in ("mjd", "seconds", "airmass", "zero_point", "zero_point_error"):
         rows[name] = np.nan
@@ -101,9 +106,8 @@ def read_exposures(
 
 def _tasks(layout: RunLayout, problems: list[str]) -> list[dict[str, Any]]:
     """The tasks of visits, as the run's outcomes have them."""
-    path = layout.root / "outcomes.json"
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+        tasks = json.loads(layout.outcomes.read_text(encoding="utf-8"))["tasks"]
         known = [
             {
                 "visit": int(task["visit"]),
@@ -121,14 +125,6 @@ def _tasks(layout: RunLayout, problems: list[str]) -> list[dict[str, Any]]:
         problems.append(f"outcomes.json {why}: how tasks ended is not known")
         return []
     return known
-
-
-def _images(layout: RunLayout) -> Iterator[tuple[tuple[int, str], Path]]:
-    """Visit and CCD of the calexp in the run's folder, by their names."""
-    for path in sorted((layout.root / "calexp").glob("*/calexp-*-*.fits")):
-        visit, _, ccd = path.stem.removeprefix("calexp-").partition("-")
-        if visit.isdecimal() and ccd:
-            yield (int(visit), ccd), path
 
 
 def _head(path: Path) -> tuple[Header, tuple[int, ...]] | str:

@@ -22,6 +22,9 @@ from mpipipe.quality.scorecard.night import night_log
 from mpipipe.quality.scorecard.run_data import RunData
 
 FORMAT, VERSION = "mpipipe scorecard", 1
+_NUMBER = {"value", "low", "high", "unit", "title", "group", "verdict", "requirement"}
+_REQUIREMENT = {"limits", "centre", "is_floor"}
+"""What each number, and each requirement, has in the JSON at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def score(data: RunData) -> Scorecard:
     root = data.layout.root
     if not root.is_dir():
         raise ConfigError("does not exist", file=root)
-    marks = (data.layout.plan, data.layout.completion, data.layout.camera, root / "catalogs")
+    layout = data.layout
+    marks = (layout.plan, layout.completion, layout.camera, layout.books / "catalogs")
     if not any(mark.exists() for mark in marks):
         raise ConfigError(
             "holds no run", file=root, way_out="start one with: mpipipe run RAW -o RUN"
@@ -133,9 +137,28 @@ def read_scorecard(path: Path) -> dict[str, dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError("of another format or version")
-        return {str(one["name"]): dict(one) for one in content["metrics"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {str(one["name"]): dict(one) for one in content["metrics"]}
+        for name, one in found.items():
+            _refuse_incomplete(name, one)
+    except KeyError as error:
+        raise BadDataError(f"is no scorecard: it lacks {error}", file=path) from error
+    except (OSError, ValueError, TypeError) as error:
         raise BadDataError(f"is no scorecard: {error}", file=path) from error
+    return found
+
+
+def _refuse_incomplete(name: str, one: Mapping[str, Any]) -> None:
+    asked = one.get("requirement")
+    missing = _NUMBER - one.keys()
+    if asked is not None:
+        missing |= _REQUIREMENT - dict(asked).keys()
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+    numbers = [one["value"], one["low"], one["high"]]
+    if asked is not None:
+        numbers.append(asked["centre"])
+    if not all(value is None or isinstance(value, (int, float)) for value in numbers):
+        raise ValueError(f"{name} has a value that is no number")
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
