@@ -21,7 +21,7 @@ from mpipipe.data.errors import ConfigError
 from mpipipe.data.icsrc import ICMATCH
 from mpipipe.data.schema import SDQA, Schema
 from mpipipe.quality.metrics import relative_astrometry
-from mpipipe.quality.scorecard import repeats
+from mpipipe.quality.scorecard import repeats, statistics
 from mpipipe.quality.scorecard.measured import (
     CONTRIBUTION,
     Measured,
@@ -360,21 +360,9 @@ def test_truth_of_a_field_that_is_empty(make_run: Make) -> None:
         )
     ]
     root = make_run(np.full((50, 3), 17.0), sdqa=sdqa)
-    names = [
-        "id",
-        "kind",
-        "x",
-        "y",
-        "ra",
-        "dec",
-        "mag",
-        "flux",
-        "snr",
-        "psf_ixx",
-        "psf_iyy",
-        "psf_ixy",
-    ]
-    sources = np.ones(5, [(name, "f8") for name in names])
+    names = ("id", "kind", "x", "y", "ra", "dec", "mag", "flux", "snr")
+    moments = ("psf_ixx", "psf_iyy", "psf_ixy")
+    sources = np.ones(5, [(name, "f8") for name in names + moments])
     with RunData(RunLayout.at(root), lambda visit, ccd: CcdTruth(sources, 30.0)) as data:
         found = {one.name: one for one in score(data).measured}
     assert found["truth.purity"].value == 0.0
@@ -438,6 +426,19 @@ def test_intervals_of_pairs_cover() -> None:
             hits[k] += found.low <= np.sqrt(2.0) <= found.high
     assert hits[0] >= 50
     assert hits[1] < hits[0]
+
+
+def test_intervals_of_many_pairs_are_as_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers taken in steps give the interval of single numbers, of shares of outliers, too."""
+    i, j = np.triu_indices(60, 1)
+    values = np.random.default_rng(1).standard_t(3, (len(i), 12)).ravel()
+    units = np.repeat(np.stack([i, j], axis=1), 12, axis=0)
+    for statistic in (width, beyond(3.0), beyond(20.0)):
+        some = estimate(statistic, values, units, "x")
+        with monkeypatch.context() as context:
+            context.setattr(statistics, "MOST_STEPS", len(values))
+            every = estimate(statistic, values, units, "x")
+        assert some == pytest.approx(every, rel=2e-3)
 
 
 def test_intervals_of_ratios_cover() -> None:

@@ -80,7 +80,8 @@ def depth(data: RunData) -> Iterator[Measured]:
 @metric("completeness", "completeness by overlapping visits", "depth")
 def completeness(data: RunData) -> Iterator[Measured]:
     """Share of the objects on a CCD-visit that were measured there, by the SNR they are expected to
-    have in it: mean flux in the band over the typical error of the CCD-visit. Objects count that at
+    have in it: mean flux in the band, without sources that are the light of two objects, over the
+    typical error of the CCD-visit. Objects count that at
     least two other visits have measured (one, where a run has but two), farther than 10 FWHM from
     the edges; sources that were found but kept out of objects count as missed. Fluxes of faint ones
     are too high in the mean, as they were measured where noise raised them, so the shares

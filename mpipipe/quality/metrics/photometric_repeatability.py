@@ -66,10 +66,10 @@ def _width(
 def pa1(data: RunData) -> Iterator[Measured]:
     """Width of the distribution of magnitudes of bright stars about the mean of each star in the
     band. Stars are objects with extendedness below 0.5; measurements are taken that no flag (blend,
-    edge, saturation, cosmic ray, defect) is set for; bright is a typical SNR of 200 or more, as at
-    100 photons alone give 11 mmag. Each residual is multiplied by the root of n / (n - 1), n the
-    star's measurements; the width is the distance of the quartiles over 1.349, the rms of a normal
-    distribution, so that variables do not count."""
+    light of two objects, edge, saturation, cosmic ray, defect) is set for; bright is a typical SNR
+    of 200 or more, as at 100 photons alone give 11 mmag. Each residual is multiplied by the root of
+    n / (n - 1), n the star's measurements; the width is the distance of the quartiles over 1.349,
+    the rms of a normal distribution, so that variables do not count."""
     for band in data.bands:
         asked = srd(3.0, 5.0, 8.0) if band in ("g", "r", "i") else srd(4.5, 7.5, 12.0)
         yield _width(data, band, "PA1", "PA1 repeatability", BRIGHT, asked)
