@@ -1,8 +1,7 @@
 """What a product follows from, as the rows of its table PROVENANCE: names to values.
 
 - ``task``: what made it;
-- ``input NAME``, ``master KIND``, ``reference SHARD``, ``position SHARD``: SHA-256 of what was
-  read;
+- ``input NAME``, ``master KIND``, ``reference SHARD``: SHA-256 of what was read;
 - ``option KEY``: every option that can change it, as TOML has it;
 - ``code PART``, ``camera``, ``version LIBRARY``: SHA-256 of mpipipe's modules and of the camera's
   description, versions.
@@ -22,8 +21,10 @@ from mpipipe.run.basis import Basis
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.task import Task
 
-_OF_SOURCES = ("code sources", "configuration sources", "option ic.", "option sfm.", "reference ",
-               "position ")  # fmt: skip
+Origin = dict[str, dict[str, object]]
+"""Of a table: part of the basis to names and values."""
+
+_OF_SOURCES = ("code sources", "configuration sources", "option ic.", "option sfm.", "reference ")
 """How rows begin that tell of the sources of an image, not of the image."""
 
 
@@ -50,12 +51,10 @@ def origin_of_masters(masters: Masters) -> dict[str, str]:
 def origin_of_sources(task: Task, context: RunContext, result: TaskResultTables) -> dict[str, str]:
     """What the sources of an image follow from besides it."""
     rows = origin_of(task, context.basis, "sources")
-    for word, folder in (("reference", context.refcat), ("position", context.forced)):
-        if folder is None:
-            continue
+    if context.refcat is not None:
         for path, digest in result.inputs.items():
-            if Path(path).is_relative_to(folder):
-                rows[f"{word} {Path(path).relative_to(folder).as_posix()}"] = digest
+            if Path(path).is_relative_to(context.refcat):
+                rows[f"reference {Path(path).relative_to(context.refcat).as_posix()}"] = digest
     return rows
 
 
@@ -64,13 +63,20 @@ def without_sources(rows: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in rows.items() if not name.startswith(_OF_SOURCES)}
 
 
-def origin_of_tables(basis: Basis, parts: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """What the rows of a published table follow from besides the files that tasks have read."""
+def origin_of_table(basis: Basis, parts: tuple[str, ...], *, is_forced: bool = False) -> Origin:
+    """What the rows of a published table follow from besides the files that tasks have read.
+
+    Parameters
+    ----------
+    is_forced
+        Whether it is of measurements at given positions: no other table follows from those.
+    """
+    left_out = ("folder of the ",) if is_forced else ("folder of the ", "catalogue of positions")
     return {
         part: {
             name: value
             for name, value in basis.parts[part].items()
-            if not name.startswith("folder of the ")
+            if not name.startswith(left_out)
         }
         for part in parts
     }

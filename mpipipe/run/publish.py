@@ -22,7 +22,7 @@ from mpipipe.parallel.world import World
 from mpipipe.run.associate import sky_schemas
 from mpipipe.run.basis import PARTS, Basis
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
-from mpipipe.run.origin import origin_of_tables
+from mpipipe.run.origin import origin_of_table
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import Plan
 from mpipipe.run.sky_plan import SkyPlan
@@ -51,7 +51,6 @@ def publish_tables(
     schemas = {schema.name: schema for phase in plan.phases for schema in PHASES[phase].tables}
     if plan.forced is None:
         schemas.pop(FORCED_SRC.name, None)
-    origin = origin_of_tables(basis, _PARTS_BEFORE_SKY)
     share = ledger.task_ids()[world.rank :: world.size]
     on_master(world, lambda: _make_folders(layout, schemas))
     for name in sorted(schemas):
@@ -59,6 +58,8 @@ def publish_tables(
         try:
             with all_or_none(world), events.span("read", f"records of {name}"):
                 rows = _rows(ledger, share, schemas[name])
+            is_forced = name == FORCED_SRC.name
+            origin = origin_of_table(basis, _PARTS_BEFORE_SKY, is_forced=is_forced)
             with events.span("write", f"publish {name}"):
                 publish_catalogue(world, layout.catalogue(name), schemas[name], rows, origin)
         except MpipipeError as error:
@@ -79,7 +80,7 @@ def publish_exposures(
     tasks = plan.in_phase("calibrate")
     done = [number for number in ledger.task_ids() if tasks.start <= number < tasks.stop]
     files = []
-    origin = origin_of_tables(basis, _PARTS_BEFORE_SKY)
+    origin = origin_of_table(basis, _PARTS_BEFORE_SKY)
     try:
         with all_or_none(world):
             for number in done:
@@ -116,7 +117,7 @@ def publish_sky_tables(
         Names of the tables, sorted.
     """
     schemas = {schema.name: schema for schema in sky_schemas(sky.bands)}
-    origin = origin_of_tables(basis, PARTS)
+    origin = origin_of_table(basis, PARTS)
     on_master(world, lambda: _make_folders(layout, schemas))
     share = range(world.rank, sky.seams_task + 1, world.size)
     n_rows: dict[str, int] = {}
