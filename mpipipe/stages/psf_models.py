@@ -38,7 +38,7 @@ class PsfModels:
     """Images of the PSF where the sources of a catalogue are, float32.
 
     An image is drawn when it is asked for, and kept until its source has moved by more than 0.003
-    pixel.
+    pixel, or by what its SNR allows (`know_snr`).
 
     Attributes
     ----------
@@ -51,6 +51,19 @@ class PsfModels:
         kept = min(n, _MOST_PIXELS // psf.size**2)
         self._images = np.empty((kept, psf.size, psf.size), np.float32)
         self._x, self._y = np.full(kept, np.nan), np.full(kept, np.nan)
+        self._still = np.full(kept, _STILL)
+
+    def know_snr(self, snr: np.ndarray) -> None:
+        """Take care of bright sources: images of those above SNR 333 are kept only while their
+        sources have moved by no more than 1 / SNR pixel.
+
+        Parameters
+        ----------
+        snr
+            (n,) of the whole catalogue; NaN and negative ones count as faint.
+        """
+        snr = snr[: len(self._still)]
+        self._still = np.where(snr * _STILL > 1, 1 / np.maximum(snr, 1 / _STILL), _STILL)
 
     def drawn(self, some: np.ndarray, x: np.ndarray, y: np.ndarray) -> Drawn:
         """Images of some sources, where they are kept.
@@ -66,7 +79,8 @@ class PsfModels:
         if len(some) and some.max() >= len(self._x):
             x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
             return Drawn(self.psf.images(x, y, np.float32), np.arange(len(some)), x, y)
-        still = (np.abs(self._x[some] - x) <= _STILL) & (np.abs(self._y[some] - y) <= _STILL)
+        most = self._still[some]
+        still = (np.abs(self._x[some] - x) <= most) & (np.abs(self._y[some] - y) <= most)
         if not still.all():
             again = some[~still]
             self._x[again], self._y[again] = x[~still], y[~still]

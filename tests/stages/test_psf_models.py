@@ -45,6 +45,20 @@ def test_image_is_kept_while_its_source_hardly_moves_and_says_where_it_was_drawn
     assert (after.images[after.which][1] != first[1]).any()
 
 
+def test_bright_sources_leave_no_more_of_their_noise_than_others() -> None:
+    """A move that is nothing at SNR 300 would leave several sigma of a star of SNR 10,000."""
+    models, numbers = PsfModels(PSF, 4), np.arange(4)
+    before = models.drawn(numbers, X, Y)
+    models.know_snr(np.array([1e4, 1e3, 300.0, np.nan]))
+    moved = X + np.array([2e-4, 5e-4, 0.002, 0.002])
+    after = models.drawn(numbers, moved, Y)
+    np.testing.assert_array_equal(after.x, [moved[0], *before.x[1:]])
+    flux = 1e8  # so bright that photons are the noise
+    image = PSF.images(X[:1] + 0.0029, Y[:1])[0]
+    left = flux * (image - models.at(numbers, X + 0.0029, Y)[0]) / np.sqrt(flux * image + 100)
+    assert np.abs(left).max() < 0.1
+
+
 def test_array_of_images_has_middles_where_sources_are_now() -> None:
     models, one = PsfModels(PSF, 1), np.arange(1)
     y = np.array([20.0])

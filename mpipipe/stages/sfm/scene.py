@@ -59,6 +59,7 @@ def fit_psfs(
     fit = with_correlated_noise(found, map_width)
     failed = fit["failed"] | ~np.isfinite(fit["flux"])
     flux, error = fit["flux"], fit["flux_error"]
+    models.know_snr(flux / error)
     src["psfInstFlux"] = np.where(failed, flux, _without_gain(flux, error)) if free else flux
     src["psfInstFluxErr"] = error
     src["psfChi2"], src["flag_psfFlux"] = fit["chi2"], failed
