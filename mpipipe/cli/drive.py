@@ -200,6 +200,7 @@ def _report(result: RunResult, layout: RunLayout, go_on: str, *, as_json: bool) 
 
 def _tell_files(layout: RunLayout) -> None:
     """Say how every exposure went, and which files there are to look at."""
+    from mpipipe.run.completion import read_completion
     from mpipipe.store.checksums import read_json
 
     tasks = [task for task in read_json(layout.outcomes)["tasks"] if task["phase"] == "calibrate"]
@@ -209,8 +210,8 @@ def _tell_files(layout: RunLayout) -> None:
     if len(tasks) > _MOST_TOLD:
         typer.echo(f"and {len(tasks) - _MOST_TOLD} exposures more: {layout.outcomes}")
     kinds: dict[str, list[str]] = {}
-    for path in sorted(layout.root.iterdir()):
-        if path.suffix in (".fits", ".h5"):
+    for path in (layout.root / product.path for product in read_completion(layout).products):
+        if path.parent == layout.root:
             kind = f"{path.stem.partition('-')[0]}-VISIT-CCD{path.suffix}"
             kinds.setdefault(kind, []).append(path.name)
     listed = [f"{len(n)} {kind}" if len(n) > 1 else n[0] for kind, n in kinds.items()]

@@ -15,11 +15,12 @@ import numpy as np
 
 from mpipipe.data.association import SOURCE
 from mpipipe.data.errors import BadDataError, ConfigError
+from mpipipe.data.ids import split_source_id
 from mpipipe.data.inventory import FrameFiles
 from mpipipe.data.outcome import OutcomeKind
 from mpipipe.run.context import RunContext, TaskResultTables
 from mpipipe.run.ledger import Ledger
-from mpipipe.run.plan import load_plan, require_run
+from mpipipe.run.plan import load_plan, load_run, require_run
 from mpipipe.run.sky_plan import SOURCES
 from mpipipe.run.task import Draft, Task
 from mpipipe.stages.sfm.sky_rows import EXPOSURE_SRC, sky_rows_of
@@ -36,6 +37,8 @@ class _Exposure(NamedTuple):
     band: str
     n_rows: int
     path: str
+    number: int
+    """Of the CCD, in ids of sources; negative: there are none."""
 
 
 def take_sources(task: Task, context: RunContext) -> TaskResultTables:
@@ -75,15 +78,22 @@ def source_drafts(paths: Sequence[str]) -> list[Draft]:
     BadDataError
         If a file holds no sources.
     ConfigError
-        If two files hold the same exposure: its sources would have the same ids.
+        If two files hold the same exposure: its sources would have the same ids, whatever its CCD
+        is called.
     """
     found: dict[tuple[int, str], _Exposure] = {}
+    by_ids: dict[tuple[int, int], _Exposure] = {}
     for path in paths:
         for one in _exposures(Path(path)):
             other = found.setdefault((one.visit, one.ccd), one)
+            if one.number >= 0 and other is one:
+                other = by_ids.setdefault((one.visit, one.number), one)
             if other is not one:
+                called = (
+                    "" if other.ccd == one.ccd else f", called CCD {other.ccd}: the ids are alike"
+                )
                 raise ConfigError(
-                    f"visit {one.visit}, CCD {one.ccd} is in {other.path}, too",
+                    f"visit {one.visit}, CCD {one.ccd} is in {other.path}, too{called}",
                     file=one.path,
                     way_out="name only one of the two",
                 )
@@ -109,14 +119,20 @@ def _exposures(path: Path) -> Iterator[_Exposure]:
                 "of runs",
             )
         if _has_all(catalogue.schema.dtype.names):
-            facts = catalogue.attributes()
+            facts, number = catalogue.attributes(), -1
+            if catalogue.n_rows:
+                (ids,) = catalogue.select(["id"]).columns
+                number = split_source_id(catalogue.column(ids, slice(1))[0])[1]
             yield _Exposure(
-                int(facts["visit"]), facts["ccd"], facts["band"], catalogue.n_rows, str(path)
-            )
+                int(facts["visit"]), facts["ccd"], facts["band"], catalogue.n_rows, str(path),
+                number,
+            )  # fmt: skip
             return
-    tasks = _ledger_of(path).plan.tasks
-    for (visit, ccd), number in _tasks_of(path).items():
-        yield _Exposure(visit, ccd, tasks.labels_at(number)[3], 0, str(path))
+    ledger = _ledger_of(path)
+    camera = load_run(ledger.layout)[0].camera
+    for (visit, ccd), task in _tasks_of(path).items():
+        band = ledger.plan.tasks.labels_at(task)[3]
+        yield _Exposure(visit, ccd, band, 0, str(path), camera.detector(ccd).number)
 
 
 def _has_all(names: tuple[str, ...] | None) -> bool:
@@ -143,7 +159,7 @@ def _ledger_of(path: Path) -> Ledger:
     BadDataError
         If there is no run around it.
     """
-    folder = path.parents[1]
+    folder = path.absolute().parent.parent
     layout = RunLayout.at(folder.parent if folder.name == BOOKS else folder)
     try:
         require_run(layout)

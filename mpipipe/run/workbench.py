@@ -207,10 +207,9 @@ class Workbench:
         self.problems = ()
         wanted = _upto(self._chain(), through, before=before)
         of_snap, of_visit = (_replaced(chain, replaced) for chain in (PER_SNAP, PER_VISIT))
-        last = wanted[-1].name if wanted else ""
-        if not wanted or last in {step.name for step in of_snap}:
+        if through in {step.name for step in of_snap}:
             return self._snaps(context, _upto(of_snap, through, before=before), first_only=True)[0]
-        if last in {step.name for step in of_visit}:
+        if through in {step.name for step in of_visit}:
             stages = _upto(of_visit, through, before=before)
             return self._visit(context, of_snap, stages)
         image = self._image_with(context, of_snap, of_visit)
