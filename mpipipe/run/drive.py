@@ -55,6 +55,7 @@ from mpipipe.run.execute import TaskRunner
 from mpipipe.run.halt import HaltWatch, beat, end_beat, refuse_superseded
 from mpipipe.run.handover import Handover
 from mpipipe.run.incarnation import write_incarnation
+from mpipipe.run.inspection import has_other_inputs
 from mpipipe.run.ledger import (
     FINAL,
     NO_OUTCOME,
@@ -64,8 +65,9 @@ from mpipipe.run.ledger import (
     write_outcomes,
 )
 from mpipipe.run.measure import costs_of_run
+from mpipipe.run.own_files import claim_tables, remove_former_tables
 from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
-from mpipipe.run.plan import Plan, load_run, require_run
+from mpipipe.run.plan import Plan, load_plan, load_run, require_run
 from mpipipe.run.publish import publish_exposures, publish_sky_tables, publish_tables
 from mpipipe.run.removed import forget_restored
 from mpipipe.run.resume import Resume, adopt_options, has_stale, lines_of, survey, with_options
@@ -73,6 +75,7 @@ from mpipipe.run.sky_plan import SEAMS
 from mpipipe.run.traces import gather_events
 from mpipipe.run.validity import Validity
 from mpipipe.store.checkpoint.writer import CheckpointWriter
+from mpipipe.store.checksums import asides_in
 from mpipipe.store.code_state import CodeState, code_state
 from mpipipe.store.columns import decode_columns, encode_columns
 from mpipipe.store.layout import RunLayout
@@ -256,7 +259,7 @@ def _drive(
         remove_rows(layout)
         forget_restored(layout)
         tables = [*files, *map(layout.catalogue, names)]
-        _remove_others(layout, names)
+        remove_former_tables(layout, names)
         n_products = _complete(layout, ledgers, tables, result)
         with contextlib.suppress(MpipipeError, OSError):  # statistics must not end a run
             gather_events(layout, incarnation)
@@ -278,6 +281,11 @@ def _begin(
     else:
         require_run(layout)
         _take_lease(layout, ranks.world)
+    if layout.is_flat:
+        context, plan = load_run(layout)
+        wanted = makes_objects(plan, with_options(context, asked))
+        claim_tables(layout, makes_objects=wanted)
+    if make is None:
         adopt_options(layout, asked)
     layout.completion.unlink(missing_ok=True)
     incarnation = max(layout.incarnations(), default=0) + 1
@@ -309,7 +317,10 @@ def _take_lease(layout: RunLayout, world: World) -> None:
 
 def _remove_torn(layout: RunLayout) -> None:
     """Remove what processes that died were writing; nobody writes any more."""
-    for path in layout.root.rglob("*.part"):
+    found = asides_in(layout.books, below=True)
+    if layout.is_flat:
+        found += asides_in(layout.root, below=False)
+    for path in (*found, *layout.records.glob("*/*.part")):
         path.unlink(missing_ok=True)
 
 
@@ -349,6 +360,8 @@ def _is_done(layout: RunLayout, asked: Resume) -> int:
         if has_stale(layout, plan, with_options(context, asked).basis):
             return 0
     try:
+        if layout.is_flat and has_other_inputs(Ledger.read(layout, load_plan(layout))):
+            return 0
         verdict = verify_run(layout)
     except BadDataError:
         return 0
@@ -393,13 +406,6 @@ def _refuse_lost(layout: RunLayout, ended: np.ndarray, ledger: Ledger) -> int:
             way_out=f"go on with: mpipipe run --resume {layout.root}",
         )
     return 0
-
-
-def _remove_others(layout: RunLayout, tables: list[str]) -> None:
-    """Remove tables that an earlier incarnation has published, with other options."""
-    for name, path in layout.catalogues().items():
-        if name not in tables:
-            path.unlink(missing_ok=True)
 
 
 def _complete(

@@ -7,6 +7,7 @@ to many. `mpipipe verify` looks at every product of a run that is done.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +70,12 @@ def inspect(ledger: Ledger, *, everything: bool = False, seed: int = 0) -> Inspe
     return found
 
 
+def has_other_inputs(ledger: Ledger) -> bool:
+    """Whether a file that a task has read is another one now."""
+    looker = _Looker(ledger, np.inf)
+    return any(looker.other_input(ledger.tables(number)) for number in ledger.task_ids())
+
+
 def _spread(ledger: Ledger, found: Inspection, altered: list[int]) -> None:
     """What was made after a master whose frames were exchanged goes with it."""
     phases = ledger.plan.phases
@@ -106,10 +113,16 @@ class _Looker:
                 reads = self._spend(product.size)
                 if fault := fault_of(self._ledger.layout, product, content=reads):
                     return fault
+        if other := self.other_input(tables):
+            self.altered.append(task_id)
+            return f"{other}: another file than the one that was processed"
+        return ""
+
+    def other_input(self, tables: Mapping[str, np.ndarray]) -> str:
+        """The first of a task's inputs that is another file now; empty if none is."""
         for path, row in zip(tables.get("input_paths", ()), tables.get("inputs", ()), strict=True):
             if self._has_changed(os.fsdecode(path), row):
-                self.altered.append(task_id)
-                return f"{os.fsdecode(path)}: another file than the one that was processed"
+                return os.fsdecode(path)
         return ""
 
     def _is_removed(self, product: Product) -> bool:

@@ -7,16 +7,18 @@ others now; a folder that was made of other files is refused.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mpipipe.data.camera import Need
-from mpipipe.data.errors import ConfigError
+from mpipipe.data.camera import Camera, Need
+from mpipipe.data.errors import ConfigError, MissingInputError
 from mpipipe.run.config import AnyConfig, load_config, options, toml_value
 from mpipipe.run.drive import Make
+from mpipipe.run.own_files import IMAGES, refuse_others_files
 from mpipipe.run.plan import (
     CALIB_PHASES,
     Plan,
@@ -36,6 +38,8 @@ from mpipipe.store.naming import NamedFiles, named_files
 from mpipipe.store.scan import camera_of, find_raw_files, scan
 
 _BY_MASTERS = ("bias", "dark", "flat", "defects")
+_IMAGE = re.compile(rf"({'|'.join(IMAGES)})-[0-9]+-.*\.fits$")
+"""Names of the images that a folder is filled with."""
 _ROWS_A_S, _START_S = 1.0e6, 0.05
 _START_BYTES, _BYTES_A_BYTE = 260_000_000, 6
 
@@ -79,8 +83,8 @@ def to_process(names: Sequence[str], output: Path, request: Request, *, force: b
     MpipipeError
         If the files can not be processed, or not into this folder, with the reason.
     """
-    named = named_files(names, find_raw_files, "FITS file")
     layout = _folder(output)
+    named = _without_products(named_files(names, find_raw_files, "FITS file"), layout)
     notes = []
     camera = request.camera or load_config(request.config_file, request.assignments).camera
     if camera is None:
@@ -97,10 +101,8 @@ def to_process(names: Sequence[str], output: Path, request: Request, *, force: b
         *(f"corrections.{name}={Need.IF_AVAILABLE.value}" for name in left_out),
     )
     wanted = load_config(request.config_file, (*assignments, *request.assignments))
-    notes += _notes(plan, wanted, scanned, request)
-    errand = _errand(
-        layout, plan, wanted, lambda: save_run(layout, plan, wanted, scanned.camera), force
-    )
+    errand = _errand(layout, plan, wanted, scanned.camera, force)
+    notes += _notes(plan, wanted, scanned, _refcat_there(layout))
     return replace(errand, notes=(*notes, *plan.problems))
 
 
@@ -132,7 +134,7 @@ def to_associate(
     plan = Plan("associate", common, None, table)
     # Any: what counts is the order of bands.
     camera = load_camera("generic").model_copy(update={"filters": {b: b for b in "ugrizy"}})
-    errand = _errand(layout, plan, config, lambda: save_run(layout, plan, config, camera), force)
+    errand = _errand(layout, plan, config, camera, force)
     bands = sorted({task.band for task in table})
     note = f"{len(table)} exposures in {', '.join(bands)} of {len(named.paths)} files"
     return replace(errand, notes=(note,))
@@ -164,21 +166,51 @@ def _folder(output: Path) -> RunLayout:
     return layout
 
 
+def _without_products(named: NamedFiles, layout: RunLayout) -> NamedFiles:
+    """What was named but the images that the folder to fill has already.
+
+    Raises
+    ------
+    MissingInputError
+        If nothing else was named.
+    """
+    if not layout.plan.exists():
+        return named
+    input_ = _files_of(load_plan(layout).tasks)
+
+    def is_input(path: str) -> bool:
+        is_image = Path(path).parent == layout.root and _IMAGE.match(os.path.basename(path))
+        is_ours = is_image or Path(path).is_relative_to(layout.books)
+        return path in input_ or not is_ours
+
+    kept = NamedFiles(
+        tuple(filter(is_input, named.one_by_one)), tuple(filter(is_input, named.in_folders))
+    )
+    if not kept.paths:
+        raise MissingInputError(
+            "nothing but images of this folder's own is named", file=layout.root
+        )
+    return kept
+
+
 def _errand(
-    layout: RunLayout, plan: Plan, config: AnyConfig, save: Callable[[], None], force: bool
+    layout: RunLayout, plan: Plan, config: AnyConfig, camera: Camera, force: bool
 ) -> Errand:
     """Begin with a folder, or go on with what is there."""
     if not layout.plan.exists():
 
         def make() -> Callable[[], None]:
             refuse_used_folder(layout)
-            return save
+            refuse_others_files(layout, plan)
+            return lambda: save_run(layout, plan, config, camera)
 
         return Errand(layout, make, Resume(), ())
-    there = load_plan(layout)
+    context, there = load_run(layout)
+    if there.goal == plan.goal == "calibrate":
+        _refuse_other_camera(layout, context.camera, camera)
     _refuse_other_input(layout, there, plan)
     refcat = None if plan.refcat in (None, there.refcat) else Path(plan.refcat or "")
-    changes = _changes(load_run(layout)[0].config, config)
+    changes = _changes(context.config, config)
     return Errand(layout, None, Resume(changes, force=force, refcat=refcat), ())
 
 
@@ -211,15 +243,17 @@ def _refuse_other_input(layout: RunLayout, there: Plan, plan: Plan) -> None:
     if there.goal != plan.goal:
         what = {"associate": "objects"}.get(there.goal, "exposures")
         raise ConfigError(f"holds {what}", file=layout.root, way_out=way_out)
-    before, now = _files_of(there.tasks), _files_of(plan.tasks)
-    if before != now:
-        missing, more = sorted(before - now), sorted(now - before)
-        told = f"{missing[0]} is not named now" if missing else f"{more[0]} is new"
-        number = len(missing) + len(more)
-        others = "" if number == 1 else f", and {number - 1} files more differ"
-        raise ConfigError(
-            f"was made of other files: {told}{others}", file=layout.root, way_out=way_out
-        )
+    # The table of a run may have other exposures now.
+    for what, found in (("files", _files_of), ("exposures", _exposures_of)):
+        before, now = found(there.tasks), found(plan.tasks)
+        if before != now:
+            missing, more = sorted(before - now), sorted(now - before)
+            told = f"{missing[0]} is not named now" if missing else f"{more[0]} is new"
+            number = len(missing) + len(more)
+            others = "" if number == 1 else f", and {number - 1} {what} more differ"
+            raise ConfigError(
+                f"was made of other {what}: {told}{others}", file=layout.root, way_out=way_out
+            )
     if there.calibs != plan.calibs:
         raise ConfigError(
             f"was made with masters of {there.calibs or 'nowhere'}, not of "
@@ -229,8 +263,30 @@ def _refuse_other_input(layout: RunLayout, there: Plan, plan: Plan) -> None:
         )
 
 
+def _refuse_other_camera(layout: RunLayout, before: Camera, now: Camera) -> None:
+    """Refuse a folder whose frames were taken for those of another camera."""
+    # As it is written down: what is not given is not kept.
+    old, new = (camera.model_dump(mode="json", exclude_none=True) for camera in (before, now))
+    if old != new:
+        other = "" if before.name != now.name else ", whose description is another one now"
+        raise ConfigError(
+            f"was made as camera {before.name}{other}",
+            file=layout.root,
+            way_out="choose another folder with -o",
+        )
+
+
+def _refcat_there(layout: RunLayout) -> str | None:
+    """The reference catalogue of a run that is gone on with."""
+    return load_plan(layout).refcat if layout.plan.exists() else None
+
+
 def _files_of(tasks: TaskTable) -> set[str]:
     return {path for task in tasks for frame in task.frames for path in frame.paths}
+
+
+def _exposures_of(tasks: TaskTable) -> set[str]:
+    return {task.label for task in tasks}
 
 
 def _refuse_unknown(named: NamedFiles, camera: str) -> None:
@@ -266,8 +322,14 @@ def _without_masters(plan: Plan, config: AnyConfig, found: Found) -> list[str]:
     return [n for n in _BY_MASTERS if getattr(needs, n) is Need.REQUIRE and n not in asked]
 
 
-def _notes(plan: Plan, config: AnyConfig, found: Found, request: Request) -> list[str]:
-    """What will be done, and what is done without."""
+def _notes(plan: Plan, config: AnyConfig, found: Found, refcat_there: str | None) -> list[str]:
+    """What will be done, and what is done without.
+
+    Parameters
+    ----------
+    refcat_there
+        The reference catalogue that stays if none is given.
+    """
     n_builds = sum(len(plan.in_phase(phase)) for phase in CALIB_PHASES)
     needs = config.corrections.over(found.camera.corrections)
     notes = []
@@ -282,7 +344,12 @@ def _notes(plan: Plan, config: AnyConfig, found: Found, request: Request) -> lis
                 f"no masters (--calibs): {', '.join(wanted)} are left out; gain and read noise are "
                 "those of header or camera"
             )
-    if plan.refcat is None:
+    if plan.refcat is None and refcat_there is not None:
+        notes.append(
+            f"reference catalogue: that of before stays, {refcat_there}; to do without, choose "
+            "another folder with -o"
+        )
+    elif plan.refcat is None:
         notes.append(
             "no reference catalogue (--refcat): the WCS stays that of the header, fluxes are in "
             "electrons without a zero point"

@@ -30,7 +30,12 @@ from mpipipe.sim.survey import Survey
 from mpipipe.sim.toml_text import to_toml
 from mpipipe.sim.truth import write_catalogue, write_detector, write_visit
 from mpipipe.sim.visits import FIRST_VISIT, SNAP_GAP, plan_visit
-from mpipipe.store.checksums import read_json, write_json_atomically, write_text_atomically
+from mpipipe.store.checksums import (
+    asides_in,
+    read_json,
+    write_json_atomically,
+    write_text_atomically,
+)
 from mpipipe.store.scan import SKIP_MARK
 
 OPTIONS_FILE = "simulation.toml"
@@ -187,7 +192,7 @@ def _check_truth(folder: SimFolder, options: dict[str, Any]) -> None:
 def remove_torn(folder: SimFolder) -> None:
     """Remove what processes that died were writing; call it when nobody writes."""
     for root in (folder.root, folder.truth):
-        for path in root.rglob("*.part"):
+        for path in asides_in(root, below=True):
             path.unlink(missing_ok=True)
 
 

@@ -6,12 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mpipipe.data.errors import BadDataError, OutputError
+
+_ASIDE = re.compile(r"\.[0-9a-f]{16}\.part(\.space\.part)?$|\.[0-9]+\.spill\.part$")
+"""What names of files that are written aside end in."""
 
 
 def sha256_file(path: Path | str) -> str:
@@ -44,6 +48,20 @@ def aside_of(path: Path) -> Path:
     process of that number left half-written may be there.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+
+
+def asides_in(folder: Path, *, below: bool) -> list[Path]:
+    """Files that processes which died were writing: those of names that ours give them.
+
+    Other files may end alike: downloads that browsers have begun.
+
+    Parameters
+    ----------
+    below
+        Look into its folders, too.
+    """
+    found = folder.rglob("*.part") if below else folder.glob("*.part")
+    return sorted(path for path in found if _ASIDE.search(path.name) and path.is_file())
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -118,6 +118,11 @@ class RunLayout:
         return self.books / "slimmed.json"
 
     @property
+    def own_tables(self) -> Path:
+        """Which tables on top of a flat folder are the run's own (JSON)."""
+        return self.books / "own_tables.json"
+
+    @property
     def calibs(self) -> Path:
         """Masters, when the run builds them itself."""
         return self.books / "calibs"

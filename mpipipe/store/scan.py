@@ -27,6 +27,7 @@ from mpipipe.store.fits import write_bytes_atomically
 from mpipipe.store.fitsfile import FitsFile, select_cards
 from mpipipe.store.grouping import ScannedFile, group
 from mpipipe.store.identity import identity_keys
+from mpipipe.store.layout import RunLayout
 
 _SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fz")
 SKIP_MARK = ".mpipipe-skip"
@@ -45,8 +46,8 @@ def scan(
     Parameters
     ----------
     source
-        A folder, of which is left out: hidden files, what is not named like FITS, and folders
-        that hold a file `SKIP_MARK`. Or files.
+        A folder, of which is left out: hidden files, what is not named like FITS, folders that
+        hold a file `SKIP_MARK`, and those in it that runs have filled. Or files.
     camera
         The camera; None: recognised by the headers.
     index
@@ -108,6 +109,8 @@ def find_raw_files(source: str | Path | Iterable[str | Path]) -> list[str]:
             seen.add((status.st_dev, status.st_ino))
             if os.path.lexists(os.path.join(folder, SKIP_MARK)):
                 continue
+            if folder != top and _is_run(folder):
+                continue
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
@@ -124,6 +127,11 @@ def find_raw_files(source: str | Path | Iterable[str | Path]) -> list[str]:
                     way_out="give a folder of raw frames",
                 ) from error
     return sorted(found)
+
+
+def _is_run(folder: str) -> bool:
+    """Whether a folder was filled by a run: its images are no raw files."""
+    return RunLayout.at(folder).plan.exists()
 
 
 def _read(path: str, keys: Sequence[str], with_hdus: bool) -> ScannedFile:

@@ -18,11 +18,13 @@ from typer.testing import CliRunner
 
 from mpipipe import Workbench, read_table
 from mpipipe.cli.main import app
-from mpipipe.data.errors import ConfigError, MpipipeError
+from mpipipe.data.errors import BadDataError, ConfigError, MpipipeError
 from mpipipe.run.completion import verify_run
 from mpipipe.run.personal import to_associate, to_process
+from mpipipe.run.pipelines import ON_CALEXP, PER_SNAP, PER_VISIT
 from mpipipe.run.prepare import Request
-from mpipipe.store.hdf5 import read_catalogue
+from mpipipe.run.take_sources import _ledger_of
+from mpipipe.store.hdf5 import Alone, opened_catalogue, publish_catalogue, read_catalogue
 from mpipipe.store.layout import RunLayout
 
 REQUEST = Request(Path())
@@ -90,8 +92,15 @@ def test_the_same_command_goes_on_and_changes(work: Path, tmp_path: Path) -> Non
     assert "nothing to do" in run(*files)
     with pytest.raises(ConfigError, match="was made of other files: .* is new, and 31 files more"):
         to_process([f"{work}/SIM/raw/imsim_100001_*"], out, REQUEST, force=False)
+    others = [out / name for name in ("object.h5", "mine.fits", "film.mkv.part")]
+    for path in others:
+        path.write_text("mine")
+    torn = out / ".src-1-R22.h5.0123456789abcdef.part"
+    torn.write_text("half")
     told = run(*files, "--set", "sfm.sourceDetection.threshold=20")
     assert "1 measured again on their calexp" in told
+    assert [path.read_text() for path in others] == ["mine"] * 3 and "mine.fits" not in told
+    assert not torn.exists()
     name = "src-100001-R22_S11.h5"
     assert 0 < len(read_catalogue(out / name)) < len(read_catalogue(work / "OUT" / name))
 
@@ -104,6 +113,18 @@ def test_what_is_not_set_any_more_is_undone(work: Path) -> None:
     assert asked.assignments == ("sfm.sourceDetection.passes=1",) and asked.refcat is None
     asked = to_process(raw, work / "OUT", Request(Path(), refcat=reference), force=False).asked
     assert asked.assignments == ()
+    # But for the catalogue; and what the folder has been filled with is no input.
+    errand = to_process([*raw, f"{work}/OUT/*.fits"], work / "OUT", REQUEST, force=False)
+    assert any("that of before stays" in note and "REFCAT" in note for note in errand.notes)
+    assert not any("no reference catalogue" in note for note in errand.notes)
+
+
+def test_another_camera_is_refused(work: Path, tmp_path: Path) -> None:
+    """Frames stay what they were taken for, also if they fit another description."""
+    raw, camera = [f"{work}/SIM/raw/{ONE_CCD}"], tmp_path / "mine.toml"
+    camera.write_text('base = "sim-tiny"\nname = "mine"\n')
+    with pytest.raises(ConfigError, match="was made as camera sim-tiny .choose another folder"):
+        to_process(raw, work / "OUT", Request(Path(), str(camera)), force=False)
 
 
 @pytest.fixture(scope="module")
@@ -137,17 +158,41 @@ def test_objects_are_the_same_from_files_and_from_the_run(many: Path, tmp_path: 
     Behind the table of a run stand its records. Either gives what the run itself has made.
     """
     by_file, by_run = tmp_path / "by_file", tmp_path / "by_run"
-    run("associate", f"{many}/src-*.h5", "-o", by_file, "-j", 1)
+    for path in many.glob("src-*.h5"):
+        shutil.copy(path, tmp_path)
+    run("associate", f"{tmp_path}/src-*.h5", "-o", by_file, "-j", 1)
     run("associate", RunLayout.at(many).catalogue("src"), "-o", by_run, "-j", 2)
     names = [f"{n}.h5" for n in ("badSource", "badSourceHist", "object", "source", "sourceHist")]
     assert products(by_file) == names
     for name in names:
-        made = (many / name).read_bytes()
-        assert made == (by_file / name).read_bytes() == (by_run / name).read_bytes(), name
+        assert (by_file / name).read_bytes() == (by_run / name).read_bytes(), name
+        made = read_catalogue(many / name)  # the table of the run tells its camera, too
+        assert made.tobytes() == read_catalogue(by_file / name).tobytes(), name
     assert len(read_catalogue(by_file / "object.h5")) > 100
-    shutil.copy(many / "src-100001-R22_S01.h5", tmp_path)
     with pytest.raises(ConfigError, match="is in .*src-100001-R22_S01.h5, too"):
         to_associate([str(many), str(tmp_path)], tmp_path / "x", (), force=False)
+    one = tmp_path / "src-100001-R22_S01.h5"
+    n_before = len(read_catalogue(by_file / "source.h5"))
+    rewrite(one, one, read_catalogue(one)[:-9])
+    assert "nothing to do" not in run("associate", f"{tmp_path}/src-*.h5", "-o", by_file, "-j", 1)
+    assert len(read_catalogue(by_file / "source.h5")) in range(n_before - 9, n_before)
+
+
+def rewrite(source: Path, target: Path, rows: np.ndarray, **facts: str) -> None:
+    """Another table of an exposure, of these rows."""
+    with opened_catalogue(source) as catalogue:
+        schema, attributes = catalogue.schema, catalogue.attributes()
+    publish_catalogue(Alone(), target, schema, {0: rows}, attributes | facts)
+
+
+def test_the_same_sources_under_another_name_are_refused(work: Path, tmp_path: Path) -> None:
+    """Ids know the number of a CCD, not its name. And a table may lie in the uppermost folder."""
+    first, second = work / "OUT" / "src-100001-R22_S11.h5", tmp_path / "src-100001-other.h5"
+    rewrite(first, second, read_catalogue(first), ccd="other")
+    with pytest.raises(ConfigError, match=r"src-.*.h5, too, called CCD .*: the ids are alike"):
+        to_associate([str(first), str(second)], tmp_path / "x", (), force=False)
+    with pytest.raises(BadDataError, match="is a table of a run without its run"):
+        _ledger_of(Path("/src.h5"))
 
 
 def export(*args: object) -> None:
@@ -276,6 +321,16 @@ def test_the_workbench_says_what_it_can_not_do(work: Path) -> None:
         bench.run("isr.overscan", replace={"isr.overscan": mine})
     values = bench.run("isr.bias")
     assert set(bench.stage("isr.bias").adds) <= set(values)
+
+
+@pytest.mark.parametrize("kind", ["snap", "visit", "calexp"])
+def test_the_first_stage_of_each_chain_has_what_it_needs(work: Path, kind: str) -> None:
+    """Whether values are of a snap, of the visit or of its calexp is the stage's to say."""
+    chain = {"snap": PER_SNAP, "visit": PER_VISIT, "calexp": ON_CALEXP}[kind]
+    bench = Workbench.of_run(work / "OUT")
+    given = bench.run(chain[0].name, before=True)
+    assert set(chain[0].needs) <= set(given)
+    bench.run_stage(chain[0].name, given)
 
 
 def test_the_document_runs(work: Path, repo: Path, tmp_path: Path) -> None:

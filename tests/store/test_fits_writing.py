@@ -13,7 +13,7 @@ from astropy.io import fits
 
 from mpipipe.data.errors import BadDataError, OutputError
 from mpipipe.store import fits as store_fits
-from mpipipe.store.checksums import aside_of
+from mpipipe.store.checksums import aside_of, asides_in
 from mpipipe.store.fits import open_fits, write_bytes_atomically, write_fits_atomically
 
 
@@ -114,3 +114,18 @@ def test_what_is_written_aside_is_nobody_elses(
         write_bytes_atomically(path, b"whole")
     assert path.read_bytes() == b"whole"
     assert first.read_bytes() == b"half"
+
+
+def test_only_files_that_ours_write_aside_are_known_as_such(tmp_path: Path) -> None:
+    """A person's downloads end in the same."""
+    (tmp_path / "below").mkdir()
+    ours = [
+        aside_of(tmp_path / "calexp-1-R22.fits"),
+        tmp_path / "src.h5.0123456789abcdef.part",
+        tmp_path / "src.h5.0123456789abcdef.part.space.part",
+        tmp_path / "below" / "c1.columns.2.spill.part",
+    ]
+    for path in (*ours, tmp_path / "film.mkv.part", tmp_path / "below" / "thesis.2.part"):
+        path.touch()
+    assert set(asides_in(tmp_path, below=True)) == set(ours)
+    assert set(asides_in(tmp_path, below=False)) == set(ours[:3])

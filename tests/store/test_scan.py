@@ -59,6 +59,18 @@ def test_order_of_files_does_not_matter(tmp_path: Path, make_visit: Any, tiny: C
         assert scan(found, tiny) == expected
 
 
+def test_what_runs_have_filled_is_no_input(tmp_path: Path, make_visit: Any) -> None:
+    """A folder that is named itself may be one: its raw files may lie in it."""
+    paths = sorted(map(str, make_visit(visit=1)))
+    for name, books in (("OUT", "OUT/run"), ("RUN", "RUN")):
+        (tmp_path / books).mkdir(parents=True)
+        (tmp_path / books / "plan.columns").touch()
+        (tmp_path / name / "calexp-1-R22.fits").touch()
+    (tmp_path / "OUT" / "run" / "flat").touch()
+    assert find_raw_files(tmp_path) == paths
+    assert len(find_raw_files(tmp_path / "OUT")) == 1
+
+
 def test_what_is_missing_or_double(tmp_path: Path, make_visit: Any, tiny: Camera) -> None:
     paths = make_visit(visit=1)
     make_visit(visit=2, snaps=(1,))
