@@ -80,7 +80,7 @@ def recreate(
         verdict = recreator.recreate(wanted, path)
         lock = lock_path if verdict.other_versions else None
         if lock is not None:
-            recreator.write_lock(recreator.incarnation_of(wanted), lock)
+            recreator.write_lock(verdict.incarnation, lock)
     finally:
         recreator.close()
     _tell(verdict, lock, as_json=as_json)

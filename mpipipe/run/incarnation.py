@@ -98,7 +98,8 @@ def read_incarnation(layout: RunLayout, number: int) -> Incarnation:
         facts = {}
     if not isinstance(facts, dict):
         facts = {}
-    code = facts.get("code") or {}
+    code, installed = facts.get("code"), facts.get("environment")
+    code = code if isinstance(code, dict) else {}
     return Incarnation(
         number,
         str(facts.get("started", "")),
@@ -107,7 +108,7 @@ def read_incarnation(layout: RunLayout, number: int) -> Incarnation:
         tuple(map(str, facts.get("command") or ())),
         str(code.get("describe", "")),
         bool(code.get("diff")),
-        dict(facts.get("environment") or {}),
+        installed if isinstance(installed, dict) else {},
         str(facts.get("cpu", "")),
         Basis.from_json(facts.get("basis")),
     )

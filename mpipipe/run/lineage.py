@@ -24,6 +24,7 @@ from mpipipe.run.completion import Product, product_of_file, products_of
 from mpipipe.run.incarnation import Incarnation, read_incarnation
 from mpipipe.run.ledger import NO_OUTCOME, Ledger
 from mpipipe.run.plan import CALIB_PHASES, Plan, load_plan, require_run
+from mpipipe.run.task import full_label_of
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.layout import RunLayout
 
@@ -133,10 +134,9 @@ class Lineage:
             If its record is damaged.
         """
         ledger = self.ledger
-        label = self.plan.label(task_id)
         if ledger.kinds[task_id] == NO_OUTCOME:
             raise ConfigError(
-                f"{label} is not done",
+                f"{self.plan.label(task_id)} is not done",
                 file=self.layout.root,
                 way_out=f"mpipipe run --resume {self.layout.root}",
             )
@@ -145,7 +145,7 @@ class Lineage:
         number = int(ledger.incarnations[task_id])
         hosts = self.incarnation(number).hosts
         return Step(
-            label if label.startswith(head.phase) else f"{head.phase} {label}",
+            full_label_of(*self.plan.tasks.labels_at(task_id)),
             task_id,
             attempt.outcome.kind.label,
             number,

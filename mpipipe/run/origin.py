@@ -19,7 +19,7 @@ from pathlib import Path
 from mpipipe.data.exposure import Masters
 from mpipipe.run.basis import Basis
 from mpipipe.run.context import RunContext, TaskResultTables
-from mpipipe.run.task import Task
+from mpipipe.run.task import Task, full_label_of
 
 Origin = dict[str, dict[str, object]]
 """Of a table: part of the basis to names and values."""
@@ -31,7 +31,7 @@ _OF_SOURCES = ("code sources", "configuration sources", "option ic.", "option sf
 def origin_of(task: Task, basis: Basis, part: str) -> dict[str, str]:
     """Task, options, code, camera and versions behind one of `mpipipe.run.basis.PARTS`."""
     facts = basis.parts[part]
-    label = task.label if task.visit < 0 else f"{task.phase} {task.label}"
+    label = full_label_of(task.phase, task.visit, task.ccd, task.band)
     rows = {"task": label, "camera": str(facts["camera"])}
     rows[f"code {part}"] = str(facts["code"])
     rows[f"configuration {part}"] = basis.options_digest(part)

@@ -32,7 +32,7 @@ from mpipipe.store.hdf5 import Alone, publish_catalogue
 from mpipipe.store.layout import RunLayout
 from mpipipe.trace import events
 
-_PARTS_BEFORE_SKY = ("masters", "image", "sources")
+_PARTS_BEFORE_SKY = tuple(part for part in PARTS if part != "association")
 
 
 def publish_tables(

@@ -25,10 +25,10 @@ from mpipipe.run.ledger import NO_OUTCOME
 from mpipipe.run.lineage import Lineage, Step, find_task
 from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import CALIB_PHASES, load_run
+from mpipipe.run.still_there import StillThere
 from mpipipe.run.task import Task
-from mpipipe.store.checksums import sha256_file, write_text_atomically
+from mpipipe.store.checksums import write_text_atomically
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.masters import find_masters
 from mpipipe.store.provenance_table import parts_that_differ
 
 LOCK_SUFFIX = ".requirements.lock"
@@ -92,9 +92,12 @@ class Verdict:
         What is not as it was when the run made the product, a line each.
     other_versions
         Whether libraries or mpipipe are among that: `write_lock` tells which are needed.
+    incarnation
+        Which start of the run has made it; 0 if its record is lost.
     """
 
     label: str
+    incarnation: int
     files: tuple[Recreated, ...]
     differences: tuple[str, ...]
     other_versions: bool
@@ -171,11 +174,6 @@ class Recreator:
         ]
         write_text_atomically(path, "\n".join(lines) + "\n")
 
-    def incarnation_of(self, wanted: Wanted) -> int:
-        """The incarnation that has made a product; 0 if none has."""
-        number = find_task(self.plan, wanted.kind, wanted.visit, wanted.ccd, wanted.band)
-        return int(self.lineage.ledger.incarnations[number])
-
     def close(self) -> None:
         """Close the files of records."""
         self.lineage.close()
@@ -208,7 +206,9 @@ class Recreator:
         files = [_compare(self.layout, path, product, step) for path, product in chosen]
         if output is not None and wanted.stage is None:
             files = _moved(files, output)
-        return Verdict(task.label, tuple(files), tuple(found.lines), found.other_versions, failure)
+        made_by = 0 if step is None else step.incarnation
+        told = tuple(found.lines), found.other_versions, failure
+        return Verdict(task.label, made_by, tuple(files), *told)
 
     def _step(self, number: int) -> Step | None:
         """What the run has recorded of a task; None if that is lost."""
@@ -304,8 +304,8 @@ class _Differences:
         if self.step.outcome not in _COMPLETE:
             self.lines.append(f"in the run this task ended as {self.step.outcome}")
         self.lines += self._of_products(self.step)
-        self.lines += self._of_inputs(self.step)
-        self.lines += self._of_masters(self.step)
+        self.lines += self._of_unread(self.step)
+        self.lines += StillThere(self.context).faults(self.task, self.step)
         made = read_incarnation(self.layout, self.step.incarnation)
         if made.basis is None:
             self.lines.append("with which options and code it was made was not recorded")
@@ -321,40 +321,11 @@ class _Differences:
             ):
                 yield f"the run's own file is not what the run made: {fault}"
 
-    def _of_inputs(self, step: Step) -> Iterator[str]:
-        for source in step.inputs:
-            if not Path(source.path).exists():
-                yield f"{source.path}: is missing"
-            elif sha256_file(source.path) != source.sha256:
-                yield f"{source.path}: was altered since"
+    def _of_unread(self, step: Step) -> Iterator[str]:
         read = {source.path for source in step.inputs}
         for frame in (*self.task.frames, *self.task.more):
             yield from (f"{path}: could not be used then" for path in frame.paths
                         if path not in read and Path(path).exists())  # fmt: skip
-
-    def _of_masters(self, step: Step) -> Iterator[str]:
-        if self.task.phase in CALIB_PHASES:
-            yield from self._of_masters_before(step)
-            return
-        calibs = self.context.calibs
-        if calibs is None:
-            return
-        paths = find_masters(calibs, self.task.ccd, self.task.band)
-        used = {master.path for master in step.masters}
-        yield from (f"{path}: there was no such master then" for kind, path in paths.items()
-                    if kind not in used)  # fmt: skip
-        for master in step.masters:
-            if master.path not in paths:
-                yield f"master {master.path} is missing"
-            elif sha256_file(paths[master.path]) != master.sha256:
-                yield f"{paths[master.path]}: another master than then"
-
-    def _of_masters_before(self, step: Step) -> Iterator[str]:
-        """Masters that a master was made with: files of the run, known by their content."""
-        now = {sha256_file(path) for path in self.layout.calibs.rglob("*.fits")}
-        for master in step.masters:
-            if master.sha256 not in now:
-                yield f"master {master.path} is missing, or another one than then"
 
     def _of_basis(self, was: Basis, made: Incarnation) -> Iterator[str]:
         parts: tuple[str, ...] = ("image", "sources")

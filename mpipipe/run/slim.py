@@ -16,14 +16,13 @@ import numpy as np
 
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.run.completion import Product, read_completion
-from mpipipe.run.lineage import Lineage, Step, find_task
+from mpipipe.run.lineage import Lineage, find_task
 from mpipipe.run.plan import load_plan, load_run
 from mpipipe.run.recreate import Recreator, Verdict
 from mpipipe.run.removed import forget_restored, note_removed, read_removed
+from mpipipe.run.still_there import StillThere
 from mpipipe.run.upkeep import refuse_running
-from mpipipe.store.checksums import sha256_file
 from mpipipe.store.layout import RunLayout
-from mpipipe.store.masters import find_masters
 
 KINDS = ("calexp", "bkgd", "postisr", "assembled")
 """What may be removed: images of visits. Catalogues, PSFs and masters are small, or needed."""
@@ -85,11 +84,12 @@ def slim(
     lineage = Lineage(layout)
     chosen: dict[int, list[Product]] = {}
     kept: list[str] = []
-    there = _StillThere(layout)
+    context, plan = load_run(layout)
+    there = StillThere(context)
     for step in lineage.steps():
         mine = [p for p in step.products if p.kind in kinds and listed.get(p.path) == p]
         mine = [p for p in mine if layout.inside(p.path).exists()]
-        if mine and (reason := there.hindrance(step)):
+        if mine and (reason := next(there.faults(plan.tasks[step.task], step), "")):
             kept.append(f"{step.name}: {reason}")
         elif mine:
             chosen[step.task] = mine
@@ -107,36 +107,6 @@ def slim(
     for product in products:
         layout.inside(product.path).unlink(missing_ok=True)
     return Slimmed(len(products), n_bytes, proven, tuple(kept))
-
-
-class _StillThere:
-    """Whether what products were made of is there, as it was. Every file is read once."""
-
-    def __init__(self, layout: RunLayout) -> None:
-        self._context, self._plan = load_run(layout)
-        self._known: dict[Path, str] = {}
-
-    def hindrance(self, step: Step) -> str:
-        """Why the products of a task could not be made again; empty if they could."""
-        for source in step.inputs:
-            if fault := self._fault(Path(source.path), source.sha256):
-                return fault
-        task = self._plan.tasks[step.task]
-        calibs = self._context.calibs
-        paths = {} if calibs is None else find_masters(calibs, task.ccd, task.band)
-        for master in step.masters:
-            if master.path not in paths:
-                return f"master {master.path} is missing"
-            if fault := self._fault(paths[master.path], master.sha256):
-                return fault
-        return ""
-
-    def _fault(self, path: Path, sha256: str) -> str:
-        if path not in self._known:
-            self._known[path] = sha256_file(path) if path.is_file() else ""
-        if not self._known[path]:
-            return f"{path} is missing"
-        return "" if self._known[path] == sha256 else f"{path} was altered since"
 
 
 def _prove(

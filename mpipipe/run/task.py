@@ -66,6 +66,12 @@ def label_of(phase: str, visit: int, ccd: str, band: str) -> str:
     return " ".join(part for part in (what, ccd, band) if part)
 
 
+def full_label_of(phase: str, visit: int, ccd: str, band: str) -> str:
+    """The same with its phase, which tells the tasks of a run apart."""
+    label = label_of(phase, visit, ccd, band)
+    return f"{phase} {label}" if visit >= 0 else label
+
+
 class Draft(NamedTuple):
     """A task that has no number and no costs yet; fields as those of `Task`."""
 

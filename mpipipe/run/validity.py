@@ -8,11 +8,10 @@ from enum import IntEnum
 
 import numpy as np
 
-from mpipipe.data.errors import BadDataError
 from mpipipe.run.basis import Basis, Changes
+from mpipipe.run.incarnation import read_incarnation
 from mpipipe.run.plan import CALIB_PHASES, Plan
 from mpipipe.run.sky_plan import SKY_PHASES, SOURCES
-from mpipipe.store.checksums import read_json
 from mpipipe.store.layout import RunLayout
 
 _UNKNOWN = Changes(others=("what it was made with was not recorded",))
@@ -73,11 +72,7 @@ class Validity:
 
 def read_basis(layout: RunLayout, incarnation: int) -> Basis | None:
     """What an incarnation noted as its basis; None if it did not."""
-    try:
-        facts = read_json(layout.provenance(incarnation))
-    except BadDataError:
-        return None
-    return Basis.from_json(facts.get("basis")) if isinstance(facts, dict) else None
+    return read_incarnation(layout, incarnation).basis
 
 
 def _stand(phase: str, plan: Plan, was: Basis | None, now: Basis) -> tuple[Standing, Changes]:

@@ -102,7 +102,9 @@ def test_the_right_one_of_many_is_blamed(executor, killer):
 
 def test_what_has_not_begun_can_be_dropped(executor):
     executor.submit([Submitted(5, 1), Submitted(100, 1), Submitted(101, 1)])
-    time.sleep(0.1)
+    limit = time.monotonic() + 5
+    while not executor._bulletin.n_begun and time.monotonic() < limit:
+        time.sleep(0.01)
     executor.drop_waiting()
     found = []
     limit = time.monotonic() + 5
