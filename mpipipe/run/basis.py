@@ -47,7 +47,10 @@ PARTS_OF_OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Which parts the options of each branch of the configuration can change."""
 
-_SHARED_CODE = ("data", "store", "stages/*.py", "run/context.py", "run/tables.py")
+_SHARED_CODE = (
+    *("data", "store", "stages/*.py"),
+    *("run/context.py", "run/origin.py", "run/tables.py"),
+)
 _CODE: Mapping[str, tuple[str, ...]] = {
     "masters": (*_SHARED_CODE, "stages/isr", "stages/ca", "stages/calibs", "run/masters.py"),
     "image": (*_SHARED_CODE, "stages/isr", "stages/ca", "stages/cs", "run/calibrate.py"),
