@@ -95,7 +95,10 @@ def test_an_exchanged_catalogue_is_refused_or_redone(
     assert "4 measured again on their calexp" in tried.out, tried.out
     forced = mpipipe("run", "-q", "--resume", root, "--force", root=root)
     assert forced.code == first.code, forced.err
-    assert forced.digest == before
+    new = mpipipe(
+        "run", "-q", tiny, "-o", tmp_path / "new", "--refcat", refcat, root=tmp_path / "new"
+    )
+    assert new.digest == forced.digest != before  # products name the shards that they used
     shutil.rmtree(refcat)
     (root / "completion.json").unlink()
     gone = mpipipe("run", "--resume", root)
