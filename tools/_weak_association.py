@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _ranks import environment, run_ranks
@@ -29,6 +30,8 @@ from mpipipe.stages.sfm.src_table import SRC
 from mpipipe.store.hdf5 import Alone, publish_catalogue
 
 RANKS = (1, 2, 4)
+CELLS = 4
+"""Sky cells that a rank gets, at least."""
 APART = 3.0
 """Degrees from field to field."""
 LIMIT_S = 1200.0
@@ -43,7 +46,7 @@ def weak_scaling(n_stars: int, seed: int) -> list[Check]:
     for ranks in RANKS:
         with tempfile.TemporaryDirectory(prefix="weak-association-") as folder:
             n = _write_fields(Path(folder, "src"), ranks, n_stars, seed)
-            told = _timed(Path(folder), ranks)
+            told = _timed(Path(folder), ranks, n // ranks // CELLS)
         shares = {kind: _share(told, kind) for kind in ("exchange", "read", "write", "startup")}
         wall = max(rank["wall_s"] for rank in told["ranks"]) * (1.0 - shares["startup"])
         first = first if checks else wall
@@ -90,10 +93,11 @@ def _exposure(source: np.ndarray, visit: int) -> np.ndarray:
     return with_sky_rows(src, source)
 
 
-def _timed(folder: Path, ranks: int) -> Mapping[str, object]:
+def _timed(folder: Path, ranks: int, max_rows: int) -> Mapping[str, Any]:
     """What `mpipipe report time` tells of the association of the files in `folder`."""
     out = folder / "objects"
-    _mpipipe("associate", "-q", folder / "src", "-o", out, "-j", 1)
+    cells = f"associate.max_rows={max_rows}"
+    _mpipipe("associate", "-q", folder / "src", "-o", out, "-j", 1, "--set", cells)
     # All but the plan: the same run from its beginning, now under mpirun.
     inner = out / "run"
     for path in (inner / "records", inner / "trace", inner / "association"):
@@ -103,7 +107,7 @@ def _timed(folder: Path, ranks: int) -> Mapping[str, object]:
     return json.loads(_mpipipe("report", "time", "--json", out))
 
 
-def _share(told: Mapping[str, object], kind: str) -> float:
+def _share(told: Mapping[str, Any], kind: str) -> float:
     """Of all ranks' wall time."""
     ranks = told["ranks"]
     spent = sum(sum(rank["shares"].get(kind, {}).values()) for rank in ranks)
