@@ -107,12 +107,19 @@ export SLURM_CONF={self.folder}/slurm.conf
         shown = self.run("scontrol", "-o", "show", "job", job)
         return shown.partition("JobState=")[2].split()[0]
 
-    def wait_for(self, job: int, states: Sequence[str], seconds: float) -> str:
-        """Wait until a job is in one of these states; what it is in at the end."""
+    def wait_for(
+        self, job: int, states: Sequence[str], seconds: float, *, release: bool = True
+    ) -> str:
+        """Wait until a job is in one of these states; what it is in at the end.
+
+        Parameters
+        ----------
+        release
+            Let a job that was requeued begin at once; Slurm holds it back for two minutes.
+        """
         limit = time.monotonic() + seconds
         while (state := self.state_of(job)) not in states and time.monotonic() < limit:
-            # One that was requeued is held back for two minutes.
-            if state == "PENDING":
+            if release and state == "PENDING":
                 self.run("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
             time.sleep(0.5)
         return state

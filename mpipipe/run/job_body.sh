@@ -6,7 +6,7 @@ say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$job" "$*"; }
 
 started=${MPIPIPE_STARTED:-${SLURM_RESTART_COUNT:-0}}
 drained=0 ended=0
-launcher= timer=
+launcher= timer= watcher=
 stamp=$(mktemp)
 declare -A unpacked=()
 
@@ -22,6 +22,7 @@ trap '((drained)) || ended=1; drain' TERM
 
 clean_up() {
     if [[ -n $timer ]]; then kill "$timer" 2>/dev/null; fi
+    if [[ -n $watcher ]]; then kill "$watcher" 2>/dev/null; fi
     rm -f "$stamp"
     local host
     for host in ${unpacked[@]+"${!unpacked[@]}"}; do on_host "$host" rm -rf "$place" &>/dev/null; done
@@ -67,6 +68,23 @@ choose_hosts() {
         fi
     done
     hosts=("${hosts[@]:0:NODES}")
+}
+
+# A job that has lost the node of this script would stay as it is until its time limit: Slurm does
+# not end what may go on without a node. Another node sees that, and has the job started again.
+watch_first_node() {
+    local host=${hosts[-1]}
+    if [[ $SCHEDULER != slurm || $host == "${SLURMD_NODENAME:-}" ]]; then return; fi
+    if [[ -n $watcher ]] && kill -0 "$watcher" 2>/dev/null; then return; fi
+    # shellcheck disable=SC2016 # for the shell there
+    srun --overlap --nodes=1 --ntasks=1 --nodelist="$host" --mem=0 bash -c 'while sleep 30; do
+            job=$(scontrol -o show job "$SLURM_JOB_ID") || continue
+            nodes=${job##* NodeList=} first=${job##* BatchHost=}
+            if ! scontrol show hostnames "${nodes%% *}" | grep -qxF "${first%% *}"; then
+                scontrol requeue "$SLURM_JOB_ID"
+            fi
+        done' </dev/null &>/dev/null &
+    watcher=$!
 }
 
 # An environment on a shared disk is read by all ranks at once; a copy on each node is not.
@@ -128,10 +146,12 @@ again() {
 if ((STRIPES)) && command -v lfs >/dev/null && [[ ! -e $RUN ]]; then
     mkdir -p "$RUN" && lfs setstripe -c "$STRIPES" "$RUN"
 fi
+if ((started >= STARTS)); then leave "was started $started times"; fi
 code=1
 for ((try = 1; try <= TRIES; try++)); do
     choose_hosts
     if ((${#hosts[@]} == 0)); then break; fi
+    watch_first_node
     unpack_environment
     if ((ended)); then leave "was ended"; fi
     if ((drained)); then again; fi

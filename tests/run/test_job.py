@@ -49,12 +49,18 @@ stop) touch "$RUN_FOLDER/halt.json"; exit 75 ;;
 drain) trap 'echo drained >> "$STAGE/log"; exit 75' USR1
     touch "$STAGE/works"; while :; do /bin/sleep 0.05; done ;;
 esac""",
-    "scontrol": """if [[ $1 == show ]]; then printf 'n1\\nn2\\nn3\\n'
+    "scontrol": """if [[ $* == "show hostnames n[2-3]" ]]; then printf 'n2\\nn3\\n'
+elif [[ $* == *"show job 42" ]]; then echo "ReqNodeList=n1 NodeList=n[2-3] BatchHost=n1 NumNodes=2"
+elif [[ $1 == show ]]; then printf 'n1\\nn2\\nn3\\n'
 else echo "scontrol $*" >> "$STAGE/log"; fi""",
     "srun": """cat > /dev/null  # what is left for it to read is gone
 for dead in $(cat "$STAGE/dead" 2>/dev/null); do
     [[ "$*" == *--nodelist=$dead* ]] && exit 1
 done
+if [[ -e $STAGE/first-is-lost && "$*" == *BatchHost* ]]; then
+    while [[ $1 != bash ]]; do shift; done
+    exec "$@"
+fi
 exit 0""",
     "sleep": "exit 0",
 }
@@ -200,6 +206,26 @@ def test_it_is_not_started_for_ever(theatre: Theatre) -> None:
     assert code == 75
     assert "scontrol requeue" not in told
     assert "mpipipe submit --resume" in told
+    theatre.start("done", restarts=5, starts=5)  # by the scheduler, which does not count
+    code, told = theatre.end()
+    assert code == 75 and told.count("mpirun ") == 3
+
+
+def test_another_node_sees_that_the_first_one_is_lost(theatre: Theatre) -> None:
+    """Slurm itself leaves such a job as it is until its time limit."""
+    (theatre.folder / "first-is-lost").touch()
+    theatre.start("drain")
+    log = theatre.folder / "log"
+    while not log.exists() or "scontrol requeue 42" not in log.read_text():
+        time.sleep(0.05)
+    while not (theatre.folder / "works").exists():
+        time.sleep(0.05)
+    theatre.process.send_signal(signal.SIGTERM)
+    code, told = theatre.end()
+    assert code == 75 and "srun" not in told
+    before = log.stat().st_size
+    time.sleep(0.3)
+    assert log.stat().st_size == before, "nobody watches when the job has ended"
 
 
 def test_tries_within_a_job_are_counted(theatre: Theatre) -> None:
