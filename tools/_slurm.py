@@ -14,7 +14,7 @@ from _bed import CONTROL, Bed, BedError, address, why_not
 
 _PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client",
              "munged": "munge", "setpriv": "util-linux"}  # fmt: skip
-_READY_S = 60.0
+_READY_S, _RELEASE_S = 60.0, 4.0
 _MUNGE = "/tmp/munge"
 """On every host: its /tmp is its own."""
 
@@ -115,11 +115,15 @@ export SLURM_CONF={self.folder}/slurm.conf
         Parameters
         ----------
         release
-            Let a job that was requeued begin at once; Slurm holds it back for two minutes.
+            Let a job that was requeued begin after a few seconds; Slurm holds it back for two
+            minutes. (At once is too soon: nodes take its credential for the former start's.)
         """
         limit = time.monotonic() + seconds
+        pending_since = 0.0
         while (state := self.state_of(job)) not in states and time.monotonic() < limit:
-            if release and state == "PENDING":
+            now = time.monotonic()
+            pending_since = (pending_since or now) if state == "PENDING" else 0.0
+            if release and pending_since and now - pending_since > _RELEASE_S:
                 self.run("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
             time.sleep(0.5)
         return state
