@@ -6,7 +6,9 @@ say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$job" "$*"; }
 
 started=${MPIPIPE_STARTED:-${SLURM_RESTART_COUNT:-0}}
 drained=0 ended=0
-launcher= timer= watcher=
+launcher= timer=
+WATCHERS=3 # nodes that watch the first one
+watchers=()
 stamp=$(mktemp)
 declare -A unpacked=()
 
@@ -22,7 +24,7 @@ trap '((drained)) || ended=1; drain' TERM
 
 clean_up() {
     if [[ -n $timer ]]; then kill "$timer" 2>/dev/null; fi
-    if [[ -n $watcher ]]; then kill "$watcher" 2>/dev/null; fi
+    kill ${watchers[@]+"${watchers[@]}"} 2>/dev/null
     rm -f "$stamp"
     local host
     for host in ${unpacked[@]+"${!unpacked[@]}"}; do on_host "$host" rm -rf "$place" &>/dev/null; done
@@ -57,34 +59,38 @@ all_hosts() {
 choose_hosts() {
     local known host
     mapfile -t known < <(all_hosts)
-    hosts=()
+    living=()
     for host in "${known[@]}"; do
         # A probe that hangs tells as much as one that fails.
         if ((try == 1)) || timeout 30 bash -c "$(declare -f on_host); SCHEDULER=$SCHEDULER;
             on_host \"\$0\" true" "$host" &>/dev/null; then
-            hosts+=("$host")
+            living+=("$host")
         else
             say "$host is lost"
         fi
     done
-    hosts=("${hosts[@]:0:NODES}")
+    hosts=("${living[@]:0:NODES}")
 }
 
 # A job that has lost the node of this script would stay as it is until its time limit: Slurm does
-# not end what may go on without a node. Another node sees that, and has the job started again.
+# not end what may go on without a node. Other nodes see that, and have the job started again.
 watch_first_node() {
-    local host=${hosts[-1]}
-    if [[ $SCHEDULER != slurm || $host == "${SLURMD_NODENAME:-}" ]]; then return; fi
-    if [[ -n $watcher ]] && kill -0 "$watcher" 2>/dev/null; then return; fi
-    # shellcheck disable=SC2016 # for the shell there
-    srun --overlap --nodes=1 --ntasks=1 --nodelist="$host" --mem=0 bash -c 'while sleep 30; do
-            job=$(scontrol -o show job "$SLURM_JOB_ID") || continue
-            nodes=${job##* NodeList=} first=${job##* BatchHost=}
-            if ! scontrol show hostnames "${nodes%% *}" | grep -qxF "${first%% *}"; then
-                scontrol requeue "$SLURM_JOB_ID"
-            fi
-        done' </dev/null &>/dev/null &
-    watcher=$!
+    if [[ $SCHEDULER != slurm ]]; then return; fi
+    kill ${watchers[@]+"${watchers[@]}"} 2>/dev/null
+    watchers=()
+    local host
+    for host in "${living[@]}"; do
+        if [[ $host == "${SLURMD_NODENAME:-}" ]] || ((${#watchers[@]} == WATCHERS)); then continue; fi
+        # shellcheck disable=SC2016 # for the shell there
+        srun --overlap --nodes=1 --ntasks=1 --nodelist="$host" --mem=0 bash -c 'while sleep 30; do
+                job=$(scontrol -o show job "$SLURM_JOB_ID") || continue
+                nodes=${job##* NodeList=} first=${job##* BatchHost=}
+                if ! scontrol show hostnames "${nodes%% *}" | grep -qxF "${first%% *}"; then
+                    scontrol requeue "$SLURM_JOB_ID"
+                fi
+            done' </dev/null &>/dev/null &
+        watchers+=($!)
+    done
 }
 
 # An environment on a shared disk is read by all ranks at once; a copy on each node is not.
