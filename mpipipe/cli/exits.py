@@ -1,4 +1,4 @@
-"""Exit codes, the same for every command. The README's table is made from these."""
+"""Exit codes, the same for every command. The documentation's table is made from these."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line makes no sense."""
     WITH_FAILURES = 3
-    """The run went through, but some tasks failed or had bad data."""
+    """The run went through, but some tasks failed, were partial or had bad data, as
+    `outcomes.json` says."""
     NOT_VERIFIED = 4
     """`verify` found a product missing or altered, or the run incomplete, or a record damaged;
     `recreate` made another product than the run."""
@@ -23,4 +24,5 @@ class Exit(IntEnum):
     """`compare` found more than noise between two runs, or `scorecard --strict` a requirement that
     is missed."""
     RESUME_ME = 75
-    """Interrupted on request after committing; `run --resume` goes on."""
+    """Interrupted after committing, on request or because a silent rank could not be ended;
+    `mpipipe run --resume RUN` goes on."""
