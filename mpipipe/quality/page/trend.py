@@ -1,4 +1,4 @@
-"""How the numbers of scorecards went from week to week, as one page of HTML."""
+"""How the numbers of scorecards and benchmarks went, as one page of HTML."""
 
 from __future__ import annotations
 
@@ -77,26 +77,27 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def trend_page(history: Sequence[Mapping[str, Any]]) -> str:
-    """A chart for every number of every set, oldest to the left."""
+def trend_page(history: Sequence[Mapping[str, Any]], what: str = "scorecards") -> str:
+    """A chart for every number of every set, oldest to the left; `what` the history is of."""
     sets = list(dict.fromkeys(str(line["set"]) for line in history))
     links = " ".join(f'<a href="#s-{anchor(name)}">{escape(name)}</a>' for name in sets)
-    sections = "".join(_section(name, [line for line in history if line["set"] == name])
-                       for name in sets)  # fmt: skip
+    sections = "".join(
+        _section(name, [line for line in history if line["set"] == name], what) for name in sets
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Trend of scorecards</title><style>{STYLE}</style></head>\n"
-        f"<body><header><h1>Trend of scorecards</h1></header><nav>{links}</nav>"
+        f"<title>Trend of {what}</title><style>{STYLE}</style></head>\n"
+        f"<body><header><h1>Trend of {what}</h1></header><nav>{links}</nav>"
         f"{sections or '<p>The history is empty.</p>'}</body></html>\n"
     )
 
 
-def _section(name: str, lines: list[Mapping[str, Any]]) -> str:
+def _section(name: str, lines: list[Mapping[str, Any]], what: str) -> str:
     lines = lines[-MOST_SHOWN:]
     newest = lines[-1]
     told = (
-        f"{len(lines)} scorecards, the newest of {newest['time']}, version {newest['version']}: "
+        f"{len(lines)} {what}, the newest of {newest['time']}, version {newest['version']}: "
         + ", ".join(f"{n} {kind}" for kind, n in newest.get("counts", {}).items())
     )
     charts = []
