@@ -75,7 +75,7 @@ def recreate(
     try:
         path = output or Path(_name(wanted))
         lock_path = path.absolute().with_name(path.stem + LOCK_SUFFIX)
-        for target in (path, lock_path):
+        for target in (*recreator.targets(wanted, path), lock_path):
             refuse_existing(target, force=force)
         verdict = recreator.recreate(wanted, path)
         lock = lock_path if verdict.other_versions else None

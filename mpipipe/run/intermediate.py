@@ -17,6 +17,16 @@ _VALUES = ("calexp", "exposures", "exposure", "channels")
 """Where an image stands on the clipboard; the first that is there is the latest."""
 
 
+def may_be_of_snaps(stage: str) -> bool:
+    """Whether a stage can leave an image of each snap, not one of them all."""
+    return any(stage == step.name for step in (*PER_SNAP, *PER_VISIT))
+
+
+def file_of_snap(output: Path, snap: int | str) -> Path:
+    """The file of one snap, where each has its own."""
+    return output.with_name(f"{output.stem}-{snap}{output.suffix}")
+
+
 class StageReached(Exception):
     """All that was asked for has been written."""
 
@@ -69,9 +79,8 @@ class StageImages:
         for number, value in enumerate(values):
             snap = value.info.snap if found != "calexp" else -1
             several = len(values) > 1 or self._is_of_snap
-            name = f"{self._output.stem}-{snap if snap >= 0 else number}{self._output.suffix}"
-            path = self._output.with_name(name) if several else self._output
-            self._write_one(path, value)
+            of_snap = file_of_snap(self._output, snap if snap >= 0 else number)
+            self._write_one(of_snap if several else self._output, value)
 
     def _write_one(self, path: Path, value: Exposure | ChannelStack) -> None:
         origin = {"after stage": self._stage}

@@ -20,7 +20,7 @@ from mpipipe.run.basis import CODE_CHANGED, Basis
 from mpipipe.run.completion import Product, fault_of, products_of
 from mpipipe.run.context import RunContext
 from mpipipe.run.incarnation import Incarnation, read_incarnation
-from mpipipe.run.intermediate import StageImages, StageReached
+from mpipipe.run.intermediate import StageImages, StageReached, file_of_snap, may_be_of_snaps
 from mpipipe.run.ledger import NO_OUTCOME
 from mpipipe.run.lineage import Lineage, Step, find_task
 from mpipipe.run.phases import PHASES
@@ -125,6 +125,20 @@ class Recreator:
         self.lineage = Lineage(layout)
         self.context, self.plan = load_run(layout)
 
+    def targets(self, wanted: Wanted, output: Path) -> tuple[Path, ...]:
+        """Files that `recreate` may write: the output, and that of each snap where it has some.
+
+        Raises
+        ------
+        ConfigError
+            If the run makes no such product.
+        """
+        task = self._task(wanted)
+        stage = wanted.stage
+        by_snap = wanted.kind in _OF_SNAPS if stage is None else may_be_of_snaps(stage)
+        snaps = [frame.snap for frame in task.frames] if by_snap else []
+        return output, *(file_of_snap(output, snap) for snap in snaps)
+
     def recreate(self, wanted: Wanted, output: Path) -> Verdict:
         """Make a product again.
 
@@ -141,8 +155,7 @@ class Recreator:
         OutputError
             If it can not be written.
         """
-        number = find_task(self.plan, wanted.kind, wanted.visit, wanted.ccd, wanted.band)
-        task = self.plan.tasks[number]
+        task = self._task(wanted)
         output = output.absolute()
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".recreate-", dir=output.parent) as folder:
@@ -179,6 +192,10 @@ class Recreator:
         self.lineage.close()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _task(self, wanted: Wanted) -> Task:
+        number = find_task(self.plan, wanted.kind, wanted.visit, wanted.ccd, wanted.band)
+        return self.plan.tasks[number]
 
     def _scratch(self, folder: Path | str) -> RunLayout:
         """A folder arranged like the run's, so that products have the same paths."""
@@ -262,7 +279,7 @@ def _moved(files: list[Recreated], output: Path) -> list[Recreated]:
     targets = []
     for file in files:
         snap = file.path.stem.rpartition("-")[2] if len(files) > 1 else ""
-        targets.append(output.with_name(f"{output.stem}-{snap}{output.suffix}") if snap else output)
+        targets.append(file_of_snap(output, snap) if snap else output)
         os.replace(file.path, targets[-1])
     return [replace(file, path=path) for file, path in zip(files, targets, strict=True)]
 

@@ -258,6 +258,16 @@ def test_nothing_is_overwritten(done: RunLayout, mpipipe: Mpipipe, tmp_path: Pat
     told = mpipipe("recreate", done.root, "psf", "-o", mine, "--force")
     assert told.code == 0
     assert "identical" in told.out
+    of_a_snap = tmp_path / "snap-1.fits"
+    of_a_snap.write_bytes(b"x")
+    for what in (["postisr"], ["calexp", "--stage", "isr.bias"]):
+        told = mpipipe("recreate", done.root, *what, "-o", tmp_path / "snap.fits")
+        assert told.code == 1
+        assert "snap-1.fits: exists already" in told.err
+    assert of_a_snap.read_bytes() == b"x"
+    told = mpipipe("recreate", done.root, "postisr", "-o", tmp_path / "snap.fits", "--force")
+    assert told.code == 0
+    assert of_a_snap.read_bytes() != b"x"
 
 
 def test_names_of_files_may_be_anything(tmp_path: Path) -> None:
