@@ -39,7 +39,7 @@ from mpipipe.quality.scorecard.statistics import (
     estimate,
     estimate_ratio,
     median,
-    percentile,
+    percentiles,
     rms,
     width,
 )
@@ -390,15 +390,21 @@ def test_of_a_large_run_a_share_gives_the_same(
 
 
 def test_statistics_are_those_of_repeated_values() -> None:
+    """Of several draws at once each is what it is alone; of nothing there is none."""
     rng = np.random.default_rng(2)
-    values, counts = np.sort(rng.normal(size=40)), rng.integers(0, 4, 40)
-    repeated = np.repeat(values, counts)
-    for percent in (0.0, 25.0, 50.0, 73.0, 100.0):
-        assert percentile(values, counts, percent) == pytest.approx(
-            np.percentile(repeated, percent)
-        )
-    assert rms(values, counts) == pytest.approx(np.sqrt(np.mean(repeated**2)))
-    assert beyond(1.0)(values, counts) == pytest.approx(100 * np.mean(np.abs(repeated) > 1))
+    values, counts = np.sort(rng.normal(size=40)), rng.integers(0, 4, (5, 40))
+    counts[3] = 0
+    percents = (0.0, 25.0, 50.0, 73.0, 100.0)
+    together = np.array(percentiles(values, counts, *percents))
+    means = rms(values, counts), beyond(1.0)(values, counts)
+    for k in (0, 1, 2, 4):
+        repeated = np.repeat(values, counts[k])
+        assert together[:, k] == pytest.approx(np.percentile(repeated, percents))
+        assert float(median(values, counts[k])) == pytest.approx(np.median(repeated))
+        assert means[0][k] == pytest.approx(np.sqrt(np.mean(repeated**2)))
+        assert means[1][k] == pytest.approx(100 * np.mean(np.abs(repeated) > 1))
+    assert np.isnan(together[:, 3]).all()
+    assert np.isnan([means[0][3], means[1][3], float(median(values[:0], counts[0, :0]))]).all()
 
 
 def test_intervals_cover_and_repeat() -> None:

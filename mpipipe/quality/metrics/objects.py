@@ -8,6 +8,7 @@ import numpy as np
 
 from mpipipe.quality.scorecard.measured import Measured, NotMeasurable, Requirement, target
 from mpipipe.quality.scorecard.metric import metric
+from mpipipe.quality.scorecard.neighbours import Places, unit_vectors
 from mpipipe.quality.scorecard.run_data import RunData
 from mpipipe.quality.scorecard.statistics import estimate, estimate_ratio, mean
 
@@ -44,11 +45,8 @@ def consistency(data: RunData) -> Iterator[Measured]:
 @metric("objects.split", "objects that may be one", "objects")
 def split(data: RunData) -> Iterator[Measured]:
     """Share of objects seen twice or more that another one is nearer to than 0.6 FWHM, with which
-    it
-    shares no visit: what should have been one object, or a blend that some visits resolve. The
+    it shares no visit: what should have been one object, or a blend that some visits resolve. The
     project asks 0.02 % of isolated objects and 1.4 % of blends."""
-    from scipy.spatial import cKDTree
-
     found = data.repeats
     if found.share < 1.0:
         raise NotMeasurable("the run is large: only a share of its objects was read")
@@ -56,18 +54,15 @@ def split(data: RunData) -> Iterator[Measured]:
     several = np.flatnonzero(o["nSources"] >= 2)
     if not len(several):
         raise NotMeasurable("no object was seen twice")
-    a, d = np.radians(o["ra"]), np.radians(o["dec"])
-    vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
-    fine = np.isfinite(vectors).all(axis=1)
-    chosen = np.flatnonzero(fine)
+    vectors = unit_vectors(o["ra"], o["dec"])
+    chosen = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     reach = CLOSE * float(np.nanmedian(s["fwhm"]))
     if not np.isfinite(reach):
         raise NotMeasurable("sources have no FWHM")
-    tree = cKDTree(vectors[chosen])
-    pairs = chosen[tree.query_pairs(np.radians(reach / 3600.0), output_type="ndarray")]
+    pairs = chosen[Places(vectors[chosen]).pairs(float(np.radians(reach / 3600.0)))]
     suspicious = np.zeros(len(o["objectId"]), bool)
     starts = np.searchsorted(found.owner, np.arange(len(o["objectId"]) + 1))
-    for one, two in pairs.reshape(-1, 2).tolist():
+    for one, two in pairs.tolist():
         first, second = (s["visit"][starts[k] : starts[k + 1]] for k in (one, two))
         if not np.isin(first, second).any():
             suspicious[[one, two]] = True

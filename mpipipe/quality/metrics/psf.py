@@ -166,8 +166,11 @@ def _of_images(data: RunData, name: str, title: str, found: Correlations, band: 
     sizes = np.abs(found.sums / found.weight[:, None])
     asked = LIMITS[name]
 
-    def largest(counts: np.ndarray) -> float:
-        return float(np.median(np.repeat(sizes, counts, axis=0), axis=0).max())
+    order = np.argsort(sizes, axis=0)
+
+    def largest(counts: np.ndarray) -> np.ndarray:
+        medians = [median(of[by], counts[..., by]) for of, by in zip(sizes.T, order.T, strict=True)]
+        return np.max(medians, axis=0)
 
     value: Estimate = estimate_units(largest, sizes, len(sizes), key)
     worst = sizes.max(axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 from mpipipe.quality.scorecard.ccds import of_rows
 from mpipipe.quality.scorecard.measured import Measured, NotMeasurable, srd
 from mpipipe.quality.scorecard.metric import metric
+from mpipipe.quality.scorecard.neighbours import Places, unit_vectors
 from mpipipe.quality.scorecard.repeats import Repeats
 from mpipipe.quality.scorecard.run_data import RunData, band_order
 from mpipipe.quality.scorecard.statistics import beyond, estimate, width
@@ -63,18 +64,15 @@ def pairs_of_stars(
         (n, 2, 2) along the great circle from the first to the second, east and north: at the
         first, at the second. They differ as far apart, or near a pole, as north does.
     """
-    from scipy.spatial import cKDTree
-
     a, d = np.radians(ra), np.radians(dec)
-    vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
+    vectors = unit_vectors(ra, dec)
+    places = Places(vectors)
     chords = 2.0 * np.sin(np.radians(np.array([near, far]) / 60.0) / 2.0)
     begin = np.unique(np.linspace(0, len(ra) - 1, min(len(ra), MOST_FIRST)).astype(int))
-    tree = cKDTree(vectors)
     first, second = [np.zeros(0, int)], [np.zeros(0, int)]
-    for one, others in zip(begin, tree.query_ball_point(vectors[begin], chords[1]), strict=True):
-        around = np.sort(np.array(others, int))
-        apart = np.linalg.norm(vectors[around] - vectors[one], axis=1)
-        around = around[(apart >= chords[0]) & (around > one)]
+    for one in begin.tolist():
+        around = places.around(one, chords[0], chords[1])
+        around = around[around > one]
         if len(around) > MOST_SECOND:
             around = around[np.linspace(0, len(around) - 1, MOST_SECOND).astype(int)]
         first.append(np.full(len(around), one))

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-Statistic = Callable[[np.ndarray, np.ndarray], float]
-"""Of values in ascending order and how often each counts (whole numbers)."""
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of values (n,) in ascending order and how often each counts, whole numbers (..., n): (...)."""
 
 N_DRAWS = 200
+MOST_AT_ONCE = 1_000_000
+"""Numbers that the draws of one go are made of."""
 MOST_VALUES = 3_000
 """Of a larger sample some units are drawn from; the interval is made narrower accordingly."""
 MOST_STEPS, WHOLE = 3_000, 500
@@ -38,48 +40,65 @@ class Estimate(NamedTuple):
 NOTHING = Estimate(np.nan, np.nan, np.nan)
 
 
-def percentile(values: np.ndarray, counts: np.ndarray, percent: float) -> float:
+def percentiles(values: np.ndarray, counts: np.ndarray, *percents: float) -> list[np.ndarray]:
     """As `numpy.percentile` of the values, each repeated as often as it counts."""
+    n, shape = len(values), counts.shape[:-1]
+    if not n:
+        return [np.full(shape, np.nan) for _ in percents]
+    # One after another, so that the place in any of them is one search.
     ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    if total == 0:
-        return float("nan")
-    place = percent / 100.0 * (total - 1)
-    below = int(place)
-    near = np.searchsorted(ends, (below, min(below + 1, total - 1)), side="right")
-    low, high = values[near].tolist()
-    return float(low + (place - below) * (high - low))
+    lasts = ends[n - 1 :: n]
+    starts = np.concatenate([[0], lasts[:-1]])
+    total = lasts - starts
+
+    def at(place: np.ndarray) -> np.ndarray:
+        found = np.searchsorted(ends, starts + place, side="right")
+        return values[np.minimum(found - n * np.arange(len(total)), n - 1)]
+
+    several = []
+    for percent in percents:
+        place = percent / 100.0 * np.maximum(total - 1, 0)
+        below = place.astype(np.int64)
+        low, high = at(below), at(np.minimum(below + 1, np.maximum(total - 1, 0)))
+        found = np.where(total > 0, low + (place - below) * (high - low), np.nan)
+        several.append(found.reshape(shape))
+    return several
 
 
-def width(values: np.ndarray, counts: np.ndarray) -> float:
+def width(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Distance of the quartiles over that of a normal distribution of sigma 1."""
-    quartiles = percentile(values, counts, 75.0) - percentile(values, counts, 25.0)
-    return quartiles / QUARTILES_OF_SIGMA
+    low, high = percentiles(values, counts, 25.0, 75.0)
+    return np.asarray((high - low) / QUARTILES_OF_SIGMA)
 
 
-def median(values: np.ndarray, counts: np.ndarray) -> float:
+def median(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The value in the middle."""
-    return percentile(values, counts, 50.0)
+    return percentiles(values, counts, 50.0)[0]
 
 
-def mean(values: np.ndarray, counts: np.ndarray) -> float:
+def mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Sum over number."""
-    total = counts.sum()
-    return float((values * counts).sum() / total) if total else float("nan")
+    return _ratio((values * counts).sum(axis=-1), counts.sum(axis=-1))
 
 
-def rms(values: np.ndarray, counts: np.ndarray) -> float:
+def rms(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Root of the mean square."""
-    return float(np.sqrt(mean(values**2, counts)))
+    return np.sqrt(mean(values**2, counts))
 
 
 def beyond(limit: float) -> Statistic:
     """Percent of values farther than this from 0."""
 
-    def percent(values: np.ndarray, counts: np.ndarray) -> float:
+    def percent(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return 100.0 * mean((np.abs(values) > limit).astype(float), counts)
 
     return percent
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """One sum over another; NaN over nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(below == 0, np.nan, above / below))
 
 
 def estimate(
@@ -104,7 +123,7 @@ def estimate(
     # Numbers of a unit in a fixed order, whatever order the rows came in.
     order = np.lexsort((*np.atleast_2d(units.T), values))
     values, units = values[order], units[order]
-    value = statistic(values, np.ones(len(values), np.int64))
+    value = float(statistic(values, np.ones(len(values), np.int64)))
     names, inverse = np.unique(units, return_inverse=True)
     units = inverse.reshape(units.shape)
     n_units = len(names)
@@ -112,7 +131,8 @@ def estimate(
         return Estimate(value, np.nan, np.nan)
     rng = np.random.default_rng(_seed(name, values))
     if units.ndim == 2:
-        return _interval(_of_pairs(statistic, values, units), n_units, rng, value)
+        of_pairs = _of_pairs(statistic, values, units)
+        return _interval(of_pairs, n_units, len(values), rng, value)
     narrower = 1.0
     if len(values) > MOST_VALUES:
         n_kept = max(2, n_units * MOST_VALUES // len(values))
@@ -123,18 +143,16 @@ def estimate(
         values, units = values[chosen], (np.cumsum(is_kept) - 1)[units[chosen]]
         n_units = n_kept
 
-    def again(counts: np.ndarray) -> float:
-        return statistic(values, counts[units])
+    def again(counts: np.ndarray) -> np.ndarray:
+        return statistic(values, counts[..., units])
 
-    return _interval(again, n_units, rng, value, narrower)
+    return _interval(again, n_units, len(values), rng, value, narrower)
 
 
 def _of_pairs(
     statistic: Statistic, values: np.ndarray, units: np.ndarray
-) -> Callable[[np.ndarray], float]:
+) -> Callable[[np.ndarray], np.ndarray]:
     """The statistic, of how often each unit counts, of ascending values that belong to two."""
-    from scipy.sparse import coo_array
-
     n_units = int(units.max()) + 1
     keys, pair = np.unique(units[:, 0] * n_units + units[:, 1], return_inverse=True)
     first, second = np.divmod(keys, n_units)
@@ -142,12 +160,12 @@ def _of_pairs(
     place = np.arange(n)
     is_first = (place < WHOLE) | (place >= n - WHOLE)
     is_first[np.linspace(0, n - 1, min(n, MOST_STEPS)).astype(int)] = True
-    step, starts = np.cumsum(is_first) - 1, np.flatnonzero(is_first)
-    table = coo_array((np.ones(n, np.int64), (step, pair)), shape=(len(starts), len(keys))).tocsr()
+    starts = np.flatnonzero(is_first)
     middles = values[(starts + np.append(starts[1:], n) - 1) // 2]
 
-    def again(counts: np.ndarray) -> float:
-        return statistic(middles, table @ (counts[first] * counts[second]))
+    def again(counts: np.ndarray) -> np.ndarray:
+        of_pair = counts[..., first] * counts[..., second]
+        return statistic(middles, np.add.reduceat(of_pair[..., pair], starts, axis=-1))
 
     return again
 
@@ -163,22 +181,24 @@ def estimate_ratio(above: np.ndarray, below: np.ndarray, name: str = "") -> Esti
         Of the metric: part of the seed.
     """
 
-    def ratio(counts: np.ndarray) -> float:
-        total = float((counts * below).sum())
-        return float((counts * above).sum()) / total if total else float("nan")
+    def ratio(counts: np.ndarray) -> np.ndarray:
+        return _ratio((counts * above).sum(axis=-1), (counts * below).sum(axis=-1))
 
     return estimate_units(ratio, np.concatenate([above, below]), len(above), name)
 
 
 def estimate_units(
-    statistic: Callable[[np.ndarray], float], content: np.ndarray, n_units: int, name: str = ""
+    statistic: Callable[[np.ndarray], np.ndarray],
+    content: np.ndarray,
+    n_units: int,
+    name: str = "",
 ) -> Estimate:
     """A statistic of whole units, and its interval.
 
     Parameters
     ----------
     statistic
-        Of how often each unit counts.
+        Of how often each unit counts, (..., n_units): (...).
     content
         What it is made of, in an order that is always the same: makes the seed.
     n_units
@@ -186,25 +206,29 @@ def estimate_units(
     name
         Of the metric: part of the seed.
     """
-    value = statistic(np.ones(n_units, np.int64)) if n_units else float("nan")
+    value = float(statistic(np.ones(n_units, np.int64))) if n_units else float("nan")
     if n_units < 2 or not np.isfinite(value):
         return Estimate(value, np.nan, np.nan)
-    return _interval(statistic, n_units, np.random.default_rng(_seed(name, content)), value)
+    rng = np.random.default_rng(_seed(name, content))
+    return _interval(statistic, n_units, n_units, rng, value)
 
 
 def _interval(
-    statistic: Callable[[np.ndarray], float], n_units: int, rng: np.random.Generator,
-    value: float, narrower: float = 1.0,
+    statistic: Callable[[np.ndarray], np.ndarray], n_units: int, n_values: int,
+    rng: np.random.Generator, value: float, narrower: float = 1.0,
 ) -> Estimate:  # fmt: skip
     """The value with the interval of a statistic of units drawn again, moved to the value."""
     drawn = np.empty(N_DRAWS)
-    for k in range(N_DRAWS):
-        counts = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
-        drawn[k] = statistic(counts)
+    at_once = max(1, MOST_AT_ONCE // max(n_units, n_values))
+    for start in range(0, N_DRAWS, at_once):
+        n = min(at_once, N_DRAWS - start)
+        units = rng.integers(0, n_units, (n, n_units)) + n_units * np.arange(n)[:, None]
+        counts = np.bincount(units.ravel(), minlength=n * n_units).reshape(n, n_units)
+        drawn[start : start + n] = statistic(counts)
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Estimate(value, np.nan, np.nan)
-    middle = statistic(np.ones(n_units, np.int64))
+    middle = float(statistic(np.ones(n_units, np.int64)))
     low, high = (
         value + narrower * float(end - middle) for end in np.percentile(drawn, (2.5, 97.5))
     )
