@@ -21,6 +21,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -173,17 +174,29 @@ class OpenCatalogue:
     ----------
     path
         The file.
-    schema
-        Its columns.
+    names
+        Names of its columns.
     n_rows
         Number of rows.
     """
 
     def __init__(self, path: Path, file: Any) -> None:
         self.path = path
-        self.schema, self._places = _columns_of(file)
+        self.names = tuple(map(str, json.loads(file.attrs["columns"])))
         self.n_rows = int(file.attrs["n_rows"])
         self._file = file
+        self._described: dict[str, tuple[Column, int]] = {}
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Its columns.
+
+        Raises
+        ------
+        BadDataError
+            If their descriptions are damaged.
+        """
+        return self.select(self.names)
 
     def select(self, names: Sequence[str] | None = None) -> Schema:
         """The schema with these columns only, in this order; None for all.
@@ -195,14 +208,16 @@ class OpenCatalogue:
         """
         if names is None:
             return self.schema
-        known = {column.name: column for column in self.schema.columns}
-        missing = [name for name in names if name not in known]
+        missing = [name for name in names if name not in self.names]
         if missing:
             raise BadDataError(
-                f"has no such column; it has {', '.join(known)}", file=self.path, key=missing[0]
+                f"has no such column; it has {', '.join(self.names)}",
+                file=self.path,
+                key=missing[0],
             )
-        chosen = tuple(known[name] for name in names)
-        return Schema(self.schema.name, self.schema.description, chosen)
+        with _reading(self.path):
+            of_table = (str(self._file.attrs[key]) for key in ("table", "description"))
+            return Schema(*of_table, tuple(self._describe(name)[0] for name in names))
 
     def column(self, column: Column, rows: slice = slice(None)) -> np.ndarray:
         """The values of a column in a slice of rows, beside HDF5, which takes twice as long."""
@@ -211,7 +226,7 @@ class OpenCatalogue:
         values = np.empty((max(end - begin, 0), *dtype.shape), dtype=dtype.base)
         with _reading(self.path):
             if values.size:
-                place = self._places[column.name] + begin * dtype.itemsize
+                place = self._describe(column.name)[1] + begin * dtype.itemsize
                 _read_into(self._file.id.get_vfd_handle(), values, place)
             return _from_file(values[::step], np.dtype(column.dtype))
 
@@ -234,8 +249,16 @@ class OpenCatalogue:
         if not self.n_rows:
             return np.zeros((0, *dtype.shape), dtype=dtype.base)
         with _reading(self.path):
-            place, shape = self._places[column.name], (self.n_rows, *dtype.shape)
+            place, shape = self._describe(column.name)[1], (self.n_rows, *dtype.shape)
             return np.memmap(self.path, dtype=dtype.base, mode="r", offset=place, shape=shape)
+
+    def _describe(self, name: str) -> tuple[Column, int]:
+        """A column, and where in the file its values begin: when asked for, as it takes a while."""
+        if name not in self._described:
+            dataset = self._file[name]
+            fields = (str(dataset.attrs[key]) for key in ("dtype", "unit", "description", "ucd"))
+            self._described[name] = Column(name, *fields), dataset.id.get_offset()
+        return self._described[name]
 
 
 def read_schema(path: Path | str) -> Schema:
@@ -643,18 +666,6 @@ def _read_into(fd: int, values: np.ndarray, place: int) -> None:
         if not count:
             raise ValueError("it was cut short")
         data, place = data[count:], place + count
-
-
-def _columns_of(file: Any) -> tuple[Schema, dict[str, int]]:
-    """The schema of a catalogue, and where in the file the values of each column begin."""
-    columns, places = [], {}
-    for name in json.loads(file.attrs["columns"]):
-        dataset = file[name]
-        fields = (str(dataset.attrs[key]) for key in ("dtype", "unit", "description", "ucd"))
-        columns.append(Column(name, *fields))
-        places[name] = dataset.id.get_offset()
-    schema = Schema(str(file.attrs["table"]), str(file.attrs["description"]), tuple(columns))
-    return schema, places
 
 
 def _h5py() -> Any:

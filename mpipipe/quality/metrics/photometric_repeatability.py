@@ -11,7 +11,7 @@ from mpipipe.quality.scorecard.measured import Measured, Requirement, srd, targe
 from mpipipe.quality.scorecard.metric import metric
 from mpipipe.quality.scorecard.repeats import MAG_PER_RELATIVE, Scatter
 from mpipipe.quality.scorecard.run_data import RunData
-from mpipipe.quality.scorecard.statistics import beyond, estimate, width
+from mpipipe.quality.scorecard.statistics import beyond, estimate, estimates, width
 
 BRIGHT, VISIBLE = 200.0, 20.0
 """Least typical SNR of the stars of PA1 and PF1, and of those of PT1.2."""
@@ -89,8 +89,8 @@ def pf1(data: RunData) -> Iterator[Measured]:
             yield Measured(key, f"{title}, {band}", why=few)
             continue
         units = data.repeats.owner[found.rows]
-        beyond_far = estimate(beyond(far), found.residual, units, key)
-        beyond_near = estimate(beyond(near), found.residual, units, key)
+        both = [beyond(far), beyond(near)]
+        beyond_far, beyond_near = estimates(both, found.residual, units, key)
         levels = {"stretch": beyond_near, "design": beyond_far, "minimum": beyond_far}
         yield Measured(
             key, f"{title}, {band}", *beyond_far, unit="%", n=len(np.unique(units)), of="stars",

@@ -13,7 +13,7 @@ from mpipipe.quality.scorecard.metric import metric
 from mpipipe.quality.scorecard.neighbours import Places, unit_vectors
 from mpipipe.quality.scorecard.repeats import Repeats
 from mpipipe.quality.scorecard.run_data import RunData, band_order
-from mpipipe.quality.scorecard.statistics import beyond, estimate, width
+from mpipipe.quality.scorecard.statistics import beyond, estimate, estimates, width
 
 BRIGHT = 100.0
 """Least typical SNR of the stars."""
@@ -225,10 +225,9 @@ def af(data: RunData) -> Iterator[Measured]:
                 yield Measured(key, title, why=str(reason))
                 continue
             units = _stars(data, found)
-            levels = {
-                name: estimate(beyond(at), found.distance, units, key)
-                for name, at in (("stretch", near), ("design", design), ("minimum", far))
-            }
+            limits = [beyond(limit) for limit in (near, design, far)]
+            found_levels = estimates(limits, found.distance, units, key)
+            levels = dict(zip(("stretch", "design", "minimum"), found_levels, strict=True))
             yield Measured(
                 key, title, *levels["design"], unit="%", n=len(np.unique(found.pair)), of="pairs",
                 requirement=srd(5.0, 10.0, 20.0), levels=levels,
@@ -272,9 +271,9 @@ def _between_bands(data: RunData, pairs: Pairs, key: str, title: str) -> Measure
     is_width = key.startswith("AB1")
     statistic = width if is_width else beyond(20.0)
     limits = {} if is_width else {"stretch": 10.0, "design": 20.0, "minimum": 40.0}
-    levels = {
-        name: estimate(beyond(limit), pairs.distance, units, key) for name, limit in limits.items()
-    }
+    beyond_limits = [beyond(limit) for limit in limits.values()]
+    found = estimates(beyond_limits, pairs.distance, units, key) if limits else []
+    levels = dict(zip(limits, found, strict=True))
     value = levels["design"] if levels else estimate(statistic, pairs.distance, units, key)
     return Measured(
         key, title, *value,

@@ -33,8 +33,8 @@ class Worst(NamedTuple):
 
 def worst_ccds(card: Scorecard) -> list[Worst]:
     """The CCD-visits that are farthest from the others, those that failed first; of a small run a
-    quarter at most, as a thumbnail costs as much as all numbers of a CCD-visit."""
-    most = min(MOST, max(2, len(card.data.exposures) // 4))
+    sixth at most, as a thumbnail costs more than all numbers of a CCD-visit."""
+    most = min(MOST, max(2, len(card.data.exposures) // 6))
     told: dict[tuple[int, str], list[tuple[float, str]]] = defaultdict(list)
     e = card.data.exposures
     for row in e[~np.isin(e["outcome"], ("done", "unknown"))]:

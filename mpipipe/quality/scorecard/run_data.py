@@ -158,8 +158,7 @@ class RunData:
         """
         try:
             catalogue = self._catalogue(name)
-            known = {column.name for column in catalogue.schema.columns}
-            there = [name for name in columns if name in known or name not in later]
+            there = [name for name in columns if name in catalogue.names or name not in later]
             schema = catalogue.select(there)
             every = -(-catalogue.n_rows // MOST_ROWS)
             parts: dict[str, list[np.ndarray]] = {column: [] for column in there}

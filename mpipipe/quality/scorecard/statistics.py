@@ -10,7 +10,7 @@ the same run gives the same interval.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +18,17 @@ import numpy as np
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of values (n,) in ascending order and how often each counts, whole numbers (..., n): (...)."""
 
+Drawn = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""Several statistics of a sample, of how often each of its units counts."""
+
 N_DRAWS = 200
 MOST_AT_ONCE = 1_000_000
 """Numbers that the draws of one go are made of."""
 MOST_VALUES = 3_000
 """Of a larger sample some units are drawn from; the interval is made narrower accordingly."""
-MOST_STEPS, WHOLE = 3_000, 500
-"""Of many numbers of pairs, neighbours are taken as equal for their interval, in so many steps;
-those at either end are not, as shares of outliers are made of them."""
+FEW, MOST_STEPS, WHOLE = 20_000, 3_000, 500
+"""Of more numbers of pairs than few, neighbours are taken as equal for their interval, in so many
+steps; those at either end are not, as shares of outliers are made of them."""
 QUARTILES_OF_SIGMA = 1.3489795
 
 
@@ -104,7 +107,14 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def estimate(
     statistic: Statistic, values: np.ndarray, units: np.ndarray, name: str = ""
 ) -> Estimate:
-    """A statistic of a sample with its interval.
+    """A statistic of a sample with its interval; see `estimates`."""
+    return estimates([statistic], values, units, name)[0]
+
+
+def estimates(
+    statistics: Sequence[Statistic], values: np.ndarray, units: np.ndarray, name: str = ""
+) -> list[Estimate]:
+    """Statistics of a sample with their intervals, of the same draws.
 
     Parameters
     ----------
@@ -119,20 +129,21 @@ def estimate(
     finite = np.isfinite(values)
     values, units = np.asarray(values, float)[finite], np.asarray(units)[finite]
     if not len(values):
-        return NOTHING
+        return [NOTHING] * len(statistics)
     # Numbers of a unit in a fixed order, whatever order the rows came in.
     order = np.lexsort((*np.atleast_2d(units.T), values))
     values, units = values[order], units[order]
-    value = float(statistic(values, np.ones(len(values), np.int64)))
+    once = np.ones(len(values), np.int64)
+    found = [float(statistic(values, once)) for statistic in statistics]
     names, inverse = np.unique(units, return_inverse=True)
     units = inverse.reshape(units.shape)
     n_units = len(names)
     if n_units < 2:
-        return Estimate(value, np.nan, np.nan)
+        return [Estimate(value, np.nan, np.nan) for value in found]
     rng = np.random.default_rng(_seed(name, values))
     if units.ndim == 2:
-        of_pairs = _of_pairs(statistic, values, units)
-        return _interval(of_pairs, n_units, len(values), rng, value)
+        of_pairs = _of_pairs(statistics, values, units)
+        return _intervals(of_pairs, n_units, len(values), rng, found)
     narrower = 1.0
     if len(values) > MOST_VALUES:
         n_kept = max(2, n_units * MOST_VALUES // len(values))
@@ -143,29 +154,32 @@ def estimate(
         values, units = values[chosen], (np.cumsum(is_kept) - 1)[units[chosen]]
         n_units = n_kept
 
-    def again(counts: np.ndarray) -> np.ndarray:
-        return statistic(values, counts[..., units])
+    def again(counts: np.ndarray) -> list[np.ndarray]:
+        of_values = counts[..., units]
+        return [statistic(values, of_values) for statistic in statistics]
 
-    return _interval(again, n_units, len(values), rng, value, narrower)
+    return _intervals(again, n_units, len(values), rng, found, narrower)
 
 
-def _of_pairs(
-    statistic: Statistic, values: np.ndarray, units: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The statistic, of how often each unit counts, of ascending values that belong to two."""
+def _of_pairs(statistics: Sequence[Statistic], values: np.ndarray, units: np.ndarray) -> Drawn:
+    """The statistics, of how often each unit counts, of ascending values that belong to two."""
     n_units = int(units.max()) + 1
     keys, pair = np.unique(units[:, 0] * n_units + units[:, 1], return_inverse=True)
     first, second = np.divmod(keys, n_units)
     n = len(values)
-    place = np.arange(n)
-    is_first = (place < WHOLE) | (place >= n - WHOLE)
-    is_first[np.linspace(0, n - 1, min(n, MOST_STEPS)).astype(int)] = True
-    starts = np.flatnonzero(is_first)
-    middles = values[(starts + np.append(starts[1:], n) - 1) // 2]
+    starts = np.zeros(0, np.intp)
+    if n > FEW:
+        place = np.arange(n)
+        is_first = (place < WHOLE) | (place >= n - WHOLE)
+        is_first[np.linspace(0, n - 1, MOST_STEPS).astype(int)] = True
+        starts = np.flatnonzero(is_first)
+        values = values[(starts + np.append(starts[1:], n) - 1) // 2]
 
-    def again(counts: np.ndarray) -> np.ndarray:
-        of_pair = counts[..., first] * counts[..., second]
-        return statistic(middles, np.add.reduceat(of_pair[..., pair], starts, axis=-1))
+    def again(counts: np.ndarray) -> list[np.ndarray]:
+        of_values = (counts[..., first] * counts[..., second])[..., pair]
+        if len(starts):
+            of_values = np.add.reduceat(of_values, starts, axis=-1)
+        return [statistic(values, of_values) for statistic in statistics]
 
     return again
 
@@ -210,25 +224,32 @@ def estimate_units(
     if n_units < 2 or not np.isfinite(value):
         return Estimate(value, np.nan, np.nan)
     rng = np.random.default_rng(_seed(name, content))
-    return _interval(statistic, n_units, n_units, rng, value)
+    return _intervals(lambda counts: [statistic(counts)], n_units, n_units, rng, [value])[0]
 
 
-def _interval(
-    statistic: Callable[[np.ndarray], np.ndarray], n_units: int, n_values: int,
-    rng: np.random.Generator, value: float, narrower: float = 1.0,
-) -> Estimate:  # fmt: skip
-    """The value with the interval of a statistic of units drawn again, moved to the value."""
-    drawn = np.empty(N_DRAWS)
+def _intervals(
+    statistics: Drawn, n_units: int, n_values: int, rng: np.random.Generator,
+    values: Sequence[float], narrower: float = 1.0,
+) -> list[Estimate]:  # fmt: skip
+    """The values with the intervals of statistics of units drawn again."""
+    drawn = np.empty((len(values), N_DRAWS))
     at_once = max(1, MOST_AT_ONCE // max(n_units, n_values))
     for start in range(0, N_DRAWS, at_once):
         n = min(at_once, N_DRAWS - start)
         units = rng.integers(0, n_units, (n, n_units)) + n_units * np.arange(n)[:, None]
         counts = np.bincount(units.ravel(), minlength=n * n_units).reshape(n, n_units)
-        drawn[start : start + n] = statistic(counts)
-    drawn = drawn[np.isfinite(drawn)]
+        drawn[:, start : start + n] = statistics(counts)
+    middles = statistics(np.ones(n_units, np.int64))
+    return [
+        _interval(value, float(middle), of_one[np.isfinite(of_one)], narrower)
+        for value, middle, of_one in zip(values, middles, drawn, strict=True)
+    ]
+
+
+def _interval(value: float, middle: float, drawn: np.ndarray, narrower: float) -> Estimate:
+    """The value with the interval of what was drawn about the middle, moved to the value."""
     if not len(drawn):
         return Estimate(value, np.nan, np.nan)
-    middle = float(statistic(np.ones(n_units, np.int64)))
     low, high = (
         value + narrower * float(end - middle) for end in np.percentile(drawn, (2.5, 97.5))
     )
