@@ -65,7 +65,7 @@ from mpipipe.run.ledger import (
     write_outcomes,
 )
 from mpipipe.run.measure import costs_of_run
-from mpipipe.run.own_files import claim_tables, remove_former_tables
+from mpipipe.run.own_files import claim_tables, refuse_others_tables, remove_former_tables
 from mpipipe.run.phase_work import PhaseWork, counts_of, left_over
 from mpipipe.run.plan import Plan, load_plan, load_run, require_run
 from mpipipe.run.publish import publish_exposures, publish_sky_tables, publish_tables
@@ -283,6 +283,7 @@ def _begin(
         _take_lease(layout, ranks.world)
     if layout.is_flat:
         context, plan = load_run(layout)
+        refuse_others_tables(layout, plan)
         wanted = makes_objects(plan, with_options(context, asked))
         claim_tables(layout, makes_objects=wanted)
     if make is None:
@@ -366,6 +367,7 @@ def _is_done(layout: RunLayout, asked: Resume) -> int:
     except BadDataError:
         return 0
     if asked.may_change:
+        refuse_others_tables(layout, plan)
         wanted = makes_objects(plan, with_options(context, asked))
         if wanted != (SEAMS in verdict.outcomes):
             return 0

@@ -1,7 +1,8 @@
 """In a flat folder products stand among a person's files: which of them are the run's own.
 
 Tables of objects have names that others may have given theirs (`ON_TOP`): only those are replaced
-and removed that the run has claimed, before it wrote them, when there were none.
+and removed that the run has claimed, before it wrote them, when there were none. Tables of an
+exposure have names that only somebody who means it gives: they are the run's own if they say so.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from pathlib import Path
 from mpipipe.data.errors import BadDataError, ConfigError
 from mpipipe.run.completion import read_completion
 from mpipipe.run.plan import Plan
+from mpipipe.run.task import Task
 from mpipipe.store.checksums import read_json, write_json_atomically
+from mpipipe.store.hdf5 import read_attributes
 from mpipipe.store.layout import BOOKS, ON_TOP, RunLayout
 
 _ALWAYS = ("calexp", "psf", "bkgd")
 IMAGES = (*_ALWAYS, "postisr", "assembled")
 """Kinds of images that a flat folder may have."""
+_OF_EXPOSURE = ("src", "icSrc")
 _WAY_OUT = "choose another folder with -o, or move it away"
 
 
@@ -32,7 +36,7 @@ def refuse_others_files(layout: RunLayout, plan: Plan) -> None:
     paths = [layout.catalogue(name) for name in ON_TOP]
     for task in plan.in_phase("calibrate") if "calibrate" in plan.phases else ():
         paths += [layout.image(kind, task.visit, task.ccd) for kind in _ALWAYS]
-        paths += [layout.exposure_table(name, task.visit, task.ccd) for name in ("src", "icSrc")]
+        paths += [layout.exposure_table(name, task.visit, task.ccd) for name in _OF_EXPOSURE]
     for path in paths:
         if path.exists():
             raise ConfigError(
@@ -65,6 +69,35 @@ def claim_tables(layout: RunLayout, *, makes_objects: bool) -> None:
                 "is none of this run's files, and would be replaced", file=path, way_out=_WAY_OUT
             )
     write_json_atomically(layout.own_tables, sorted(own | wanted))
+
+
+def refuse_others_tables(layout: RunLayout, plan: Plan) -> None:
+    """Refuse to go on where a table of an exposure is not the run's own, before it is replaced.
+
+    Raises
+    ------
+    ConfigError
+        With the first one.
+    """
+    for task in plan.in_phase("calibrate") if "calibrate" in plan.phases else ():
+        for name in _OF_EXPOSURE:
+            path = layout.exposure_table(name, task.visit, task.ccd)
+            if path.exists() and not _is_of(path, task):
+                raise ConfigError(
+                    f"is not the table that this run has made of {task.label}, and would be "
+                    "replaced",
+                    file=path,
+                    way_out=_WAY_OUT,
+                )
+
+
+def _is_of(path: Path, task: Task) -> bool:
+    """Whether a table was published as one of this exposure."""
+    try:
+        facts = read_attributes(path)
+    except BadDataError:
+        return False
+    return (facts.get("visit"), facts.get("ccd")) == (task.visit, task.ccd)
 
 
 def own_tables(layout: RunLayout) -> set[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from mpipipe.data.errors import BadDataError
 from mpipipe.store.checksums import read_json, write_json_atomically
+from mpipipe.store.heads import forget_head
 from mpipipe.store.layout import RunLayout
 
 
@@ -52,5 +53,7 @@ def forget_restored(layout: RunLayout) -> None:
     """
     removed = read_removed(layout)
     left = {path: sha for path, sha in removed.items() if not layout.inside(path).exists()}
+    for path in removed.keys() - left.keys():
+        forget_head(layout.inside(path))
     if len(left) != len(removed):
         write_json_atomically(layout.slimmed, {"removed": left})

@@ -1,4 +1,4 @@
-"""Removing what can be made again: the large images of a run that is done.
+"""Removing what can be made again: the large images of a run that is done, but for their headers.
 
 Nothing is removed before a sample of it has been made again from the raw frames and has come out
 the same to the bit, and nothing whose raw frames or masters are not there as they were.
@@ -22,6 +22,7 @@ from mpipipe.run.recreate import Recreator, Verdict
 from mpipipe.run.removed import forget_restored, note_removed, read_removed
 from mpipipe.run.still_there import StillThere
 from mpipipe.run.upkeep import refuse_running
+from mpipipe.store.heads import keep_head
 from mpipipe.store.layout import RunLayout
 
 KINDS = ("calexp", "bkgd", "postisr", "assembled")
@@ -105,7 +106,10 @@ def slim(
         raise BadDataError("nothing was removed: the run was changed meanwhile", file=layout.root)
     note_removed(layout, [(product.path, product.sha256) for product in products])
     for product in products:
-        layout.inside(product.path).unlink(missing_ok=True)
+        path = layout.inside(product.path)
+        if product.kind == "calexp":
+            keep_head(path)
+        path.unlink(missing_ok=True)
     return Slimmed(len(products), n_bytes, proven, tuple(kept))
 
 

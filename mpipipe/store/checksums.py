@@ -65,7 +65,12 @@ def asides_in(folder: Path, *, below: bool) -> list[Path]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file aside, sync it, rename it: readers see the old one or the new one.
+    """`text` as UTF-8, written by `write_bytes_atomically`."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file aside, sync it, rename it: readers see the old one or the new one.
 
     Raises
     ------
@@ -75,8 +80,8 @@ def write_text_atomically(path: Path, text: str) -> None:
     aside = aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with open(aside, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, path)

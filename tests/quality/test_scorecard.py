@@ -541,7 +541,7 @@ def test_everything_failed(make_run: Make, numbers: Numbers, tmp_path: Path) -> 
     found = numbers(root)
     assert found["outcomes"].value == 0.0
     assert len(found["outcomes"].ccds) == 3
-    assert "no calibrated exposure" in found["wcs.found"].why
+    assert "has no calexp" in found["wcs.found"].why
     page = tmp_path / "page.html"
     assert invoke("scorecard", root, "--html", page).exit_code == 0
     assert "1 failed" in page.read_text()

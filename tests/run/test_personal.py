@@ -103,6 +103,10 @@ def test_the_same_command_goes_on_and_changes(work: Path, tmp_path: Path) -> Non
     assert not torn.exists()
     name = "src-100001-R22_S11.h5"
     assert 0 < len(read_catalogue(out / name)) < len(read_catalogue(work / "OUT" / name))
+    (out / name).write_text("mine")
+    told = run(*files, code=1)
+    assert f"{name}: is not the table that this run has made of visit 100001 R22_S11 g" in told
+    assert (out / name).read_text() == "mine"
 
 
 def test_what_is_not_set_any_more_is_undone(work: Path) -> None:

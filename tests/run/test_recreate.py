@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mpipipe.data.errors import ConfigError
+from mpipipe.quality.scorecard.run_data import RunData
+from mpipipe.quality.scorecard.scoring import score
 from mpipipe.run import basis
 from mpipipe.run.completion import verify_run
 from mpipipe.run.lineage import Lineage
@@ -38,6 +40,13 @@ def again(layout: RunLayout, wanted: Wanted, folder: Path) -> Verdict:
         return recreator.recreate(wanted, folder / "again.fits")
     finally:
         recreator.close()
+
+
+def scored(layout: RunLayout) -> object:
+    """All numbers of the scorecard, and what could not be read."""
+    with RunData(layout) as data:
+        facts = score(data).as_json()
+    return facts["metrics"], facts["problems"]
 
 
 @pytest.mark.parametrize(
@@ -162,12 +171,14 @@ def test_an_altered_library_is_named(
 def test_slim_and_restore(layout: RunLayout, mpipipe: Mpipipe, tmp_path: Path) -> None:
     """A slim run verifies, goes on without doing anything again, and gets its images back."""
     before = verify_run(layout).digest
+    numbers = scored(layout)
     done = slim(layout, ("calexp", "bkgd"), sample=1)
     assert len(done.proven) == 2
     assert done.n_products == 8
     assert not list(layout.root.rglob("calexp-*.fits"))
     verdict = verify_run(layout)
     assert (verdict.is_verified, verdict.n_removed, verdict.digest) == (True, 8, before)
+    assert scored(layout) == numbers, "headers are kept: nothing is unknown now"
     resumed = mpipipe("run", "--resume", layout.root, root=layout.root)
     assert resumed.code == 0
     assert resumed.digest == before
@@ -178,6 +189,7 @@ def test_slim_and_restore(layout: RunLayout, mpipipe: Mpipipe, tmp_path: Path) -
     (path,) = restore(layout, "calexp", 100002, "R22_S11")
     assert path.name == "calexp-100002-R22_S11.fits"
     assert layout.relative(path) not in read_removed(layout)
+    assert len(list(layout.root.rglob("calexp-*.head"))) == 3
     with pytest.raises(ConfigError, match="was not removed"):
         restore(layout, "calexp", 100002, "R22_S11")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -196,6 +208,7 @@ def test_slim_run_is_measured_again_from_raw(layout: RunLayout, mpipipe: Mpipipe
     assert len(list(layout.root.rglob("calexp-*.fits"))) == 4
     assert verify_run(layout).n_removed == 0
     assert read_removed(layout) == {}
+    assert not list(layout.root.rglob("*.head"))
 
 
 def test_lineage(done: RunLayout) -> None:

@@ -22,6 +22,7 @@ def aa1(data: RunData) -> Iterator[Measured]:
     axis of the CCD (x and y are taken together), the mean over all visits of the star. The stars
     are in part those that the WCS was fitted to; errors of the catalogue are part of it. It is not
     absolute where the catalogue was made of the run's own frames (WCSREL)."""
+    data.require_headers()
     e = data.exposures
     if not data.has_wcs.any():
         raise NotMeasurable("no exposure has a WCS found on reference stars")
@@ -68,9 +69,8 @@ def residuals(data: RunData) -> Iterator[Measured]:
 @metric("wcs.found", "exposures with a WCS on stars", "astrometry")
 def found(data: RunData) -> Iterator[Measured]:
     """Share of CCD-visits with an image whose WCS was found on reference stars."""
+    data.require_headers()
     has_image = data.exposures["has_image"]
-    if not has_image.any():
-        raise NotMeasurable("the run has no calibrated exposure")
     value = 100.0 * data.has_wcs[has_image]
     yield Measured(
         "wcs.found", "CCD-visits with a WCS on stars",

@@ -87,6 +87,7 @@ def completeness(data: RunData) -> Iterator[Measured]:
     are too high in the mean, as they were measured where noise raised them, so the shares
     below SNR 8 are too low, and only reported. Targets are the project's own, of completeness
     against truth."""
+    data.require_headers()
     sigma, _ = noise(data)
     prints = footprints(data)
     if not prints:
@@ -185,6 +186,7 @@ def _shares(data: RunData, place: np.ndarray, values: np.ndarray) -> np.ndarray:
 def negative(data: RunData) -> Iterator[Measured]:
     """Detections at 5 sigma on the image turned upside down, a Mpixel: as many false ones are to be
     expected among the positive. The project's own target is 1."""
+    data.require_headers()
     e = data.exposures
     with np.errstate(invalid="ignore", divide="ignore"):
         mpix = e["nx"].astype(float) * e["ny"] / 1e6

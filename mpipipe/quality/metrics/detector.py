@@ -10,6 +10,7 @@ import numpy as np
 from mpipipe.quality.scorecard.measured import (
     CONTRIBUTION,
     Measured,
+    NotGiven,
     NotMeasurable,
     Requirement,
     target,
@@ -189,7 +190,7 @@ def snaps(data: RunData) -> Iterator[Measured]:
     for name, (stage_name, asked) in numbers.items():
         try:
             values = data.by_exposure(stage_name)
-        except NotMeasurable:
+        except NotGiven:
             raise NotMeasurable("visits have one snap each") from None
         title = f"snaps: {titles[name]}"
         yield _median_of_ccds(data, f"snaps.{name}", title, values, "", asked)

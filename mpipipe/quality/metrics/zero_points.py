@@ -26,6 +26,7 @@ def pa3(data: RunData) -> Iterator[Measured]:
     reference star over its visits, median over the stars in squares of 0.05 degrees, rms about the
     mean of the squares with 5 stars or more. Errors of the reference catalogue are part of it, and
     so is what the stars' scatter leaves in a median (told beside)."""
+    data.require_headers()
     if not (data.exposures["n_zero_point"] > 0).any():
         raise NotMeasurable("no exposure has a zero point from reference stars")
     rows = data.table(
@@ -99,6 +100,7 @@ def stability(data: RunData) -> Iterator[Measured]:
     time and a typical extinction times airmass (u .50, g .21, r .13, i .10, z .07, y .17; others
     none), about its median in the band. Clouds, dew and dust show here; it is no error, as zero
     points are measured."""
+    data.require_headers()
     found = one_second(data)
     for band in data.bands:
         key, title = f"zero_point.stability.{band}", f"transparency in time, {band}"

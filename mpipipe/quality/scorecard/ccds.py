@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpipipe.quality.scorecard.measured import CONTRIBUTION
+from mpipipe.quality.scorecard.measured import CONTRIBUTION, NotMeasurable
 from mpipipe.quality.scorecard.run_data import RunData
 from mpipipe.quality.scorecard.statistics import Statistic
 
@@ -32,9 +32,12 @@ def by_ccd(
     Returns
     -------
     numpy.ndarray
-        Of dtype `CONTRIBUTION`.
+        Of dtype `CONTRIBUTION`; none where numbers of CCDs are not known.
     """
-    place = data.at_exposures(visit, number)
+    try:
+        place = data.at_exposures(visit, number)
+    except NotMeasurable:
+        return np.zeros(0, CONTRIBUTION)
     known = (place >= 0) & np.isfinite(values)
     place, values = place[known], values[known]
     order = np.lexsort((values, place))

@@ -13,7 +13,7 @@ import numpy as np
 from mpipipe.data.camera import Camera
 from mpipipe.data.errors import MpipipeError
 from mpipipe.store.cards import Header
-from mpipipe.store.fitsfile import FitsFile
+from mpipipe.store.heads import Head, read_head
 from mpipipe.store.layout import RunLayout, safe_name
 
 EXPOSURE = np.dtype(
@@ -84,11 +84,10 @@ def read_exposures(
         row["number"] = numbers.get(key[1], -1)
         row["outcome"] = task.get("outcome", "unknown")
         row["band"] = str(task.get("what", "")).rpartition(" ")[2] if task else ""
-        if isinstance(head, str):
-            if row["outcome"] in ("done", "partial", "unknown"):
-                problems.append(head)
-        elif head is not None:
+        if isinstance(head, Head):
             _fill(row, *head)
+        elif row["outcome"] in ("done", "partial", "unknown"):
+            problems.append(head)
         if not 1.0 <= row["airmass"] <= MOST_AIRMASS and np.isfinite(row["airmass"]):
             odd.append(float(row["airmass"]))
             row["airmass"] = np.nan
@@ -127,16 +126,13 @@ def _tasks(layout: RunLayout, problems: list[str]) -> list[dict[str, Any]]:
     return known
 
 
-def _head(path: Path) -> tuple[Header, tuple[int, ...]] | str:
-    """Primary header and shape of a calexp, or why there is none."""
-    if not path.exists():
-        return f"{path.name} is missing"
+def _head(path: Path) -> Head | str:
+    """What a calexp tells, or why there is nothing."""
     try:
-        with FitsFile(path, headers_only=True) as file:
-            image = file.hdus[1] if len(file.hdus) > 1 else file.hdus[0]
-            return file.hdus[0].header, image.shape
+        return read_head(path)
     except MpipipeError as error:
-        return f"{path.name} can not be read: {error.reason}"
+        told = f"can not be read: {error.reason}" if path.exists() else "is missing"
+        return f"{path.name} {told}"
 
 
 def _fill(row: np.void, head: Header, shape: tuple[int, ...]) -> None:

@@ -24,6 +24,10 @@ class NotMeasurable(Exception):
     """A metric can not be measured; the text says why, to people."""
 
 
+class NotGiven(NotMeasurable):
+    """No stage of the run gave the number: it was switched off, or there was nothing to do."""
+
+
 @dataclass(frozen=True)
 class Requirement:
     """What is asked of a number.

@@ -18,7 +18,7 @@ import numpy as np
 from mpipipe.data.camera import Camera
 from mpipipe.data.errors import MpipipeError
 from mpipipe.quality.scorecard.exposures import read_exposures
-from mpipipe.quality.scorecard.measured import CONTRIBUTION, NotMeasurable
+from mpipipe.quality.scorecard.measured import CONTRIBUTION, NotGiven, NotMeasurable
 from mpipipe.quality.scorecard.repeats import Keep, Repeats, read_repeats
 from mpipipe.quality.scorecard.truth import TruthOf
 from mpipipe.store.catalogue import chunks
@@ -111,6 +111,17 @@ class RunData:
     def exposures(self) -> np.ndarray:
         """All CCD-visits, by visit and CCD; see `EXPOSURE`."""
         return self._exposures[0]
+
+    def require_headers(self) -> None:
+        """Go on only where headers of calexps tell of zero points, WCS, and the size of images.
+
+        Raises
+        ------
+        NotMeasurable
+            If there is none.
+        """
+        if not self.exposures["has_image"].any():
+            raise NotMeasurable("the run has no calexp that can be read: its header would tell")
 
     @property
     def has_wcs(self) -> np.ndarray:
@@ -243,7 +254,15 @@ class RunData:
         return read_repeats(self.read)
 
     def at_exposures(self, visit: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """For rows of a table the place in `exposures` of their CCD-visit; -1 for none."""
+        """For rows of a table the place in `exposures` of their CCD-visit; -1 for none.
+
+        Raises
+        ------
+        NotMeasurable
+            If numbers of CCDs are not known.
+        """
+        if self.camera is None:
+            raise NotMeasurable("camera.json can not be read: which CCD a row is of is not known")
         keys = self.exposures["visit"] * 1024 + self.exposures["number"]
         order = np.argsort(keys, kind="stable")
         wanted = np.asarray(visit, np.int64) * 1024 + np.asarray(number, np.int64)
@@ -279,11 +298,13 @@ class RunData:
         Raises
         ------
         NotMeasurable
-            If there are none.
+            If the table is missing.
+        NotGiven
+            If it has none of them.
         """
         rows = self._sdqa[name]
         if not len(rows["value"]):
-            raise NotMeasurable(f"no stage of the run gave {name}")
+            raise NotGiven(f"no stage of the run gave {name}")
         of_ccd = np.zeros(len(rows["visit"]), [("visit", "i8"), ("ccd", "S32")])
         of_ccd["visit"], of_ccd["ccd"] = rows["visit"], rows["ccd"]
         pairs, inverse = np.unique(of_ccd, return_inverse=True)
