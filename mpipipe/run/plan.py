@@ -354,8 +354,10 @@ def load_run(layout: RunLayout, *, check: bool = True) -> tuple[RunContext, Plan
     plan = load_plan(layout, check=check)
     try:
         camera = Camera.model_validate_json(layout.camera.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise BadDataError(f"is damaged: {error}", file=layout.camera) from error
+    except OSError as error:
+        raise BadDataError(f"can not be read: {error.strerror}", file=layout.camera) from error
+    except ValueError as error:
+        raise BadDataError("is damaged: no description of a camera", file=layout.camera) from error
     calibs, refcat, forced = (
         None if folder is None else Path(folder)
         for folder in (plan.calibs, plan.refcat, plan.forced)

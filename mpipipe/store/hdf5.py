@@ -216,8 +216,9 @@ class OpenCatalogue:
                 key=missing[0],
             )
         with _reading(self.path):
-            of_table = (str(self._file.attrs[key]) for key in ("table", "description"))
-            return Schema(*of_table, tuple(self._describe(name)[0] for name in names))
+            of_table = self._file.attrs
+            columns = tuple(self._describe(name)[0] for name in names)
+            return Schema(str(of_table["table"]), str(of_table["description"]), columns)
 
     def column(self, column: Column, rows: slice = slice(None)) -> np.ndarray:
         """The values of a column in a slice of rows, beside HDF5, which takes twice as long."""

@@ -53,7 +53,7 @@ class Compared(NamedTuple):
     psf
         Structured: visit, number, relative error of T in percent, of e1, e2, at every source.
     expected
-        Structured: visit, number, true SNR, whether found.
+        Structured: visit, number, true SNR, whether found, whether a star.
     found
         Structured: visit, number, whether there is something.
     """
@@ -126,7 +126,10 @@ def _one(
     far = np.array([exposure["nx"], exposure["ny"]]) - 1 - EDGE
     inside, judged = (((at > EDGE) & (at < far)).all(axis=1) for at in (where, seen))
     judged &= ~np.any([src[name] for name in EXCUSES], axis=0)
-    expected = _table(exposure, snr=real["snr"][inside], found=is_found[inside])
+    expected = _table(
+        exposure, snr=real["snr"][inside], found=is_found[inside],
+        is_star=real["kind"][inside] == STAR,
+    )  # fmt: skip
     found = _table(exposure, real=has[judged])
     match = real[np.maximum(partner, 0)] if len(real) else np.zeros(len(partner), true.dtype)
     flagged = np.any([v for name, v in src.items() if name.startswith("flag_")], axis=0)
@@ -225,8 +228,7 @@ def positions(data: RunData) -> Iterator[Measured]:
 @metric("truth.psf", "PSF against truth", "truth", needs_truth=True)
 def psf(data: RunData) -> Iterator[Measured]:
     """The model of the PSF at the places of sources against the true one: size, mean of the
-    relative
-    error of T = ixx + iyy in percent; ellipticity, rms of the error of the vector (e1, e2)."""
+    relative error of T = ixx + iyy in percent; ellipticity, rms of the error of the vector (e1, e2)."""
     rows = compared(data).psf
     yield _number(
         data, "truth.psf_size", "PSF size against truth", rows, rows["size"], mean, "%", "places",
@@ -241,22 +243,22 @@ def psf(data: RunData) -> Iterator[Measured]:
 
 @metric("truth.completeness", "completeness and purity against truth", "truth", needs_truth=True)
 def completeness(data: RunData) -> Iterator[Measured]:
-    """Share of true sources, farther than 6 pixels from the edges, that a source is of, by true
-    SNR:
-    the brightest takes the nearest source within 0.75 FWHM, then the next, down to SNR 2.5. What
-    full wells and bleeds hide counts as missed. Purity: share of sources that are of something,
-    without those flagged for edges, streaks or saturation."""
+    """Share of true stars, farther than 6 pixels from the edges, that a source is of, by true SNR:
+    the brightest takes the nearest source within 0.75 FWHM, then the next, galaxies too, down to
+    SNR 2.5. What full wells and bleeds hide counts as missed. The SNR is that of a point source;
+    the light of galaxies is spread, so fewer of them can be found, and their share is only
+    reported. Purity: share of sources that are of something, without those flagged for edges,
+    streaks or saturation."""
     both = compared(data)
-    for low, high, wanted in BINS:
-        rows = both.expected[(both.expected["snr"] >= low) & (both.expected["snr"] < high)]
-        key, title = (
-            f"truth.completeness.{low:g}-{high:g}",
-            f"found at true SNR {low:g} to {high:g}",
-        )
-        yield _number(
-            data, key, title, rows, 100.0 * rows["found"], mean, "%", "true sources",
-            at_least(100.0 * wanted, OWN),
-        )  # fmt: skip
+    for name, is_star in (("stars", True), ("galaxies", False)):
+        of_kind = both.expected[(both.expected["is_star"] > 0) == is_star]
+        for low, high, wanted in BINS:
+            rows = of_kind[(of_kind["snr"] >= low) & (of_kind["snr"] < high)]
+            yield _number(
+                data, f"truth.completeness.{'' if is_star else f'{name}.'}{low:g}-{high:g}",
+                f"{name} found at true SNR {low:g} to {high:g}", rows, 100.0 * rows["found"],
+                mean, "%", f"true {name}", at_least(100.0 * wanted, OWN) if is_star else None,
+            )  # fmt: skip
     yield _number(
         data, "truth.purity", "sources that are of something", both.found,
         100.0 * both.found["real"], mean, "%", "sources", at_least(99.0, OWN),

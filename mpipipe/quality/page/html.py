@@ -260,7 +260,8 @@ def _exposures(card: Scorecard, shown: set[tuple[int, str]]) -> str:
         if key not in values and key not in shown:
             continue
         numbers = "; ".join(
-            f'<a href="#c-{anchor(name)}">{escape(name)}</a> {number(value)} {escape(unit)}'
+            f'<a href="#c-{anchor(name)}">{escape(name)}</a> {number(value)}'
+            f"{escape(f' {unit}' if unit else '')}"
             for name, value, unit in values.get(key, [])
         )
         reason = data.reasons.get(key, "")
@@ -276,7 +277,7 @@ def _exposures(card: Scorecard, shown: set[tuple[int, str]]) -> str:
         '<section id="exposures"><h2>CCD-visits</h2><details open><summary>'
         f'{len(rows):,} that numbers link to</summary><div class="scroll">'
         '<table class="ccds"><thead><tr><th>CCD-visit</th><th>band</th><th>outcome</th>'
-        "<th>among the worst of</th></tr></thead>"
+        "<th>what it stands behind</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></details></section>"
     )
 

@@ -62,7 +62,7 @@ class Metric:
             return [Measured(self.name, self.title, why=str(reason))]
         except MpipipeError as error:
             return [Measured(self.name, self.title, why=str(error))]
-        return found or [Measured(self.name, self.title, why="the run has nothing to measure it")]
+        return found or [Measured(self.name, self.title, why="the run has no exposure of a visit")]
 
 
 _registry: dict[str, Metric] = {}
