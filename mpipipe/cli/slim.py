@@ -26,8 +26,8 @@ def slim(
     """Remove images of a finished run that can be made again from its raw frames.
 
     First a sample is made again; unless it comes out the same to the bit, nothing is removed. What
-    is removed is listed in RUN/slimmed.json, and `mpipipe recreate` makes it again. Headers of calexps
-    stay, in files .head: they tell the scorecard of zero points and times.
+    is removed is listed in RUN/slimmed.json, and `mpipipe recreate` makes it again. Headers of
+    calexps stay, in files .head: they tell the scorecard of zero points and times.
 
     \b
     Examples:

@@ -216,7 +216,9 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> An
     if file is not None:
         try:
             tree = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(f"can not be read: {error.strerror}", file=file) from error
+        except UnicodeDecodeError as error:
             raise ConfigError(f"can not be read: {error}", file=file) from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"is no TOML: {error}", file=file) from error

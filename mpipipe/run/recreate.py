@@ -27,7 +27,7 @@ from mpipipe.run.phases import PHASES
 from mpipipe.run.plan import CALIB_PHASES, load_run
 from mpipipe.run.still_there import StillThere
 from mpipipe.run.task import Task
-from mpipipe.store.checksums import write_text_atomically
+from mpipipe.store.checksums import sha256_file, write_text_atomically
 from mpipipe.store.layout import RunLayout
 from mpipipe.store.provenance_table import parts_that_differ
 
@@ -66,9 +66,10 @@ class Recreated:
     path
         Where it is now.
     product
-        What the record says of it; None if the run has not kept it.
+        What the record says of it; None if the run has not kept it, or has lost its record.
     is_identical
-        Whether it is the same to the bit; None if there is nothing to compare it with.
+        Whether it is the same to the bit as the record says, or where that is lost as the run's own
+        file; None if there is nothing to compare it with.
     other_parts
         The parts that differ (``IMAGE``, ``PROVENANCE``), where it is not and the run still has the
         one that it made.
@@ -287,12 +288,23 @@ def _moved(files: list[Recreated], output: Path) -> list[Recreated]:
 def _compare(layout: RunLayout, path: Path, product: Product, step: Step | None) -> Recreated:
     known = () if step is None else step.products
     recorded = next((p for p in known if p.path == product.path and p.path), None)
-    same = None if recorded is None else recorded.sha256 == product.sha256
+    then = _own_checksum(layout, product) if recorded is None else recorded.sha256
+    same = None if then is None else then == product.sha256
     parts: tuple[str, ...] = ()
     if recorded is not None and not same:
         with contextlib.suppress(BadDataError):  # it is gone, or was altered itself
             parts = parts_that_differ(layout.inside(recorded.path), path)
     return Recreated(path, recorded, same, parts)
+
+
+def _own_checksum(layout: RunLayout, product: Product) -> str | None:
+    """SHA-256 of the run's own file, where its record is lost; None if that is lost, too."""
+    path = layout.inside(product.path) if product.path else None
+    if path is None or not path.exists():
+        return None
+    with contextlib.suppress(BadDataError):
+        return sha256_file(path)
+    return None
 
 
 def _link_masters(calibs: Path, target: Path) -> None:
@@ -316,7 +328,7 @@ class _Differences:
 
     def __post_init__(self) -> None:
         if self.step is None:
-            self.lines.append("the run has no record of the product: nothing to compare with")
+            self.lines.append("the run has no record of how it was made")
             return
         if self.step.outcome not in _COMPLETE:
             self.lines.append(f"in the run this task ended as {self.step.outcome}")

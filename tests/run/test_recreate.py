@@ -299,7 +299,11 @@ def test_half_of_the_run_is_gone(layout: RunLayout, mpipipe: Mpipipe, tmp_path: 
     """Without records nothing can be compared, without a plan nothing made: both are said."""
     shutil.rmtree(layout.records)
     verdict = again(layout, Wanted("calexp"), tmp_path)
-    assert verdict.differences == ("the run has no record of the product: nothing to compare with",)
+    assert verdict.differences == ("the run has no record of how it was made",)
+    assert verdict.files[0].is_identical, "as the run's own file, which is there"
+    next(layout.root.rglob("calexp-100001-R22_S01.fits")).unlink()
+    verdict = again(layout, Wanted("calexp", 100001, "R22_S01"), tmp_path)
+    assert verdict.files[0].is_identical is None
     layout.plan.unlink()
     told = mpipipe("recreate", layout.root)
     assert told.code == 1

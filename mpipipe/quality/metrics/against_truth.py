@@ -228,7 +228,8 @@ def positions(data: RunData) -> Iterator[Measured]:
 @metric("truth.psf", "PSF against truth", "truth", needs_truth=True)
 def psf(data: RunData) -> Iterator[Measured]:
     """The model of the PSF at the places of sources against the true one: size, mean of the
-    relative error of T = ixx + iyy in percent; ellipticity, rms of the error of the vector (e1, e2)."""
+    relative error of T = ixx + iyy in percent; ellipticity, rms of the error of the vector
+    (e1, e2)."""
     rows = compared(data).psf
     yield _number(
         data, "truth.psf_size", "PSF size against truth", rows, rows["size"], mean, "%", "places",
