@@ -53,3 +53,28 @@ def test_what_got_worse_is_told_until_it_is_accepted(
     assert not judged(3.0)
     assert len(history.read_text().splitlines()) == 7
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_set_that_fails_keeps_none_of_the_others_away(
+    references: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The night comes last, and is scored though neither survey could be run."""
+
+    def mpipipe(*words: Any, **_: Any) -> None:
+        if words[0] == "simulate":
+            raise RuntimeError("no space")
+        if words[0] == "scorecard":
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(card(3.0)))
+
+    history = tmp_path / "weekly" / "history.jsonl"
+    (tmp_path / "frames" / "arcsat-xo1b").mkdir(parents=True)
+    table = tmp_path / "table.json"
+    words = ["--history", history, "--realdata", tmp_path / "frames", "--json", table]
+    monkeypatch.setattr(references, "mpipipe", mpipipe)
+    monkeypatch.setattr("sys.argv", ["score_references", *map(str, words)])
+    assert references.main() == 1
+    (line,) = history.read_text().splitlines()
+    assert json.loads(line)["set"] == "arcsat"
+    told = table.read_text()
+    assert "wide: came through" in told and "cloudy: came through" in told
+    assert (history.parent / "trend.html").exists()
