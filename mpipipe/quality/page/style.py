@@ -19,8 +19,8 @@ th,td{text-align:left;padding:.35rem .6rem;vertical-align:top;border-bottom:1px 
 th{font-weight:600;background:var(--soft)}
 tr:target,dt:target{background:#fff6d6}
 .numbers{table-layout:fixed}
-.numbers th:nth-child(1){width:34%}.numbers th:nth-child(2){width:17%}
-.numbers th:nth-child(3){width:19%}.numbers th:nth-child(4){width:13%}
+.numbers th:nth-child(1){width:31%}.numbers th:nth-child(2){width:15%}
+.numbers th:nth-child(3){width:24%}.numbers th:nth-child(4){width:12%}
 .range,.note{display:block;color:#666;font-size:.82rem}
 small{color:#666}
 .chip{display:inline-block;border-radius:.8rem;padding:.05rem .6rem;margin:.1rem .3rem .1rem 0;
