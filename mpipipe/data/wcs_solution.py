@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mpipipe.data.refraction import Refraction
+
 if TYPE_CHECKING:
     from mpipipe.data.tan_sip import TanSip
 
@@ -45,6 +47,9 @@ class WcsSolution:
         The reference was made from the run's own frames: positions are relative to them.
     reference
         Name of the reference catalogue.
+    refraction
+        How sources are displaced by their colours; `sip` is that of the pivot colour. None where
+        the stars do not show any: then `sip` is that of their mean colour.
     """
 
     sip: TanSip
@@ -65,3 +70,4 @@ class WcsSolution:
     log_chance: float
     is_relative: bool
     reference: str
+    refraction: Refraction | None = None

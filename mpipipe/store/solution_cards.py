@@ -1,7 +1,7 @@
 """What image characterization has found, as header cards of an exposure.
 
-The WCS itself stands in the headers of the image planes, as usual. Its quality (WCS...) and the
-zero point (MAG...) stand in the primary header.
+The WCS itself stands in the headers of the image planes, as usual. Its quality (WCS...), refraction
+by colour (RFR...) and the zero point (MAG...) stand in the primary header.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpipipe.data.exposure import Exposure
+from mpipipe.data.refraction import Refraction
 from mpipipe.data.tan_sip import TanSip
 from mpipipe.data.wcs_solution import WcsSolution
 
@@ -48,11 +49,21 @@ _QUALITY: tuple[tuple[str, str, str], ...] = (
 )
 """Card, attribute of `WcsSolution`, comment."""
 
+_REFRACTION: tuple[tuple[str, str, str], ...] = (
+    ("RFRX", "x", "[pixel/mag] displacement of sources by colour"),
+    ("RFRY", "y", "[pixel/mag] along y"),
+    ("RFRERR", "error", "[pixel/mag] standard error of each"),
+    ("RFRBLUE", "blue", "colour is this band"),
+    ("RFRRED", "red", "minus this band"),
+    ("RFRPIVOT", "pivot", "[mag] colour that the WCS holds for"),
+)
+"""Card, attribute of `Refraction`, comment."""
+
 
 def replace_solution(header: fits.Header, exposure: Exposure) -> None:
     """Write quality of the WCS and zero point into a primary header, in place of earlier ones."""
     earlier = {card for card in header if _ZERO_POINT_CARD.match(card)}
-    _remove(header, earlier | {card for card, _, _ in _QUALITY})
+    _remove(header, earlier | {card for card, _, _ in (*_QUALITY, *_REFRACTION)})
     found = exposure.astrometry
     if found is None:
         header["WCSKIND"] = ("none" if exposure.wcs is None else "header", _QUALITY[0][2])
@@ -62,6 +73,9 @@ def replace_solution(header: fits.Header, exposure: Exposure) -> None:
             # FITS has no NaN: what is not known is not there.
             if not (isinstance(value, float) and not np.isfinite(value)):
                 header[card] = (value, comment)
+        if found.refraction is not None:
+            for card, name, comment in _REFRACTION:
+                header[card] = (getattr(found.refraction, name), comment)
     if exposure.photo_calib is not None:
         for card, value, comment in exposure.photo_calib.cards():
             header[card] = (value, comment)
@@ -83,7 +97,13 @@ def read_astrometry(primary: Mapping[str, Any], image: Mapping[str, Any]) -> Wcs
     if primary.get("WCSKIND", "none") in ("none", "header"):
         return None
     found = {name: primary.get(card, np.nan) for card, name, _ in _QUALITY}
-    return WcsSolution(sip=_tan_sip(image), **found)
+    return WcsSolution(sip=_tan_sip(image), refraction=_refraction(primary), **found)
+
+
+def _refraction(primary: Mapping[str, Any]) -> Refraction | None:
+    if "RFRX" not in primary:
+        return None
+    return Refraction(**{name: primary[card] for card, name, _ in _REFRACTION})
 
 
 def _tan_sip(cards: Mapping[str, Any]) -> TanSip:

@@ -7,17 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mpipipe.data.errors import BadDataError
 from mpipipe.data.exposure import Exposure
 from mpipipe.data.icsrc import ICMATCH
 from mpipipe.data.refcat import PlacedStars, ReferenceStars
+from mpipipe.data.refraction import NAME_LENGTH, Colour, Refraction, colour_among
 from mpipipe.data.sdqa import Sdqa
 from mpipipe.data.tan_sip import TanSip, approximate, gnomonic, middle
 from mpipipe.data.wcs_solution import WcsSolution
 from mpipipe.stages.ic.pattern_match import Search
-from mpipipe.stages.ic.wcs_fit import FitOptions, Stars, match_radius
+from mpipipe.stages.ic.wcs_fit import FitOptions, Stars, WcsFit, match_radius
 from mpipipe.stages.ic.wcs_search import Found, expectations, find_wcs
 from mpipipe.stages.stage import StageConfig, stage
 
@@ -65,6 +66,28 @@ class WcsDeterminationConfig(StageConfig):
         default=2.0, ge=0, description="least systematic error of a star's position, mas an axis"
     )
     floor_pixels: float = Field(default=0.01, ge=0, description="the same in pixels")
+    fit_refraction: bool = Field(
+        default=True,
+        description="fit how refraction displaces sources by their colours, where reference stars "
+        "show that",
+    )
+    refraction_colour: tuple[str, ...] = Field(
+        default=(),
+        description="blue and red band of that colour, which catalogue and objects must have, e.g. "
+        '["g", "r"]; empty: g - i, or the first usual one that the catalogue has',
+    )
+    significance: float = Field(
+        default=0.01, gt=0, lt=1, description="chance at which refraction counts as real"
+    )
+
+    @field_validator("refraction_colour")
+    @classmethod
+    def _two_bands(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
+        if bands and (len(set(bands)) != 2 or len(bands) != 2):
+            raise ValueError("a colour is of two bands")
+        if len("-".join(bands).encode()) > NAME_LENGTH:
+            raise ValueError(f"a colour's name, BLUE-RED, has {NAME_LENGTH} bytes at most")
+        return bands
 
     @property
     def search(self) -> Search:
@@ -74,7 +97,13 @@ class WcsDeterminationConfig(StageConfig):
     @property
     def fit(self) -> FitOptions:
         """The options of the fit among them."""
-        return FitOptions(self.max_order, self.clip, self.floor_mas, self.floor_pixels)
+        return FitOptions(
+            self.max_order,
+            self.clip,
+            self.floor_mas,
+            self.floor_pixels,
+            significance=self.significance,
+        )
 
 
 def fallback(config: StageConfig, *, icSrc: np.ndarray, **others: object) -> Mapping[str, Any]:
@@ -114,7 +143,11 @@ def wcs_determination(
     if not len(reference):
         raise BadDataError(f"reference catalogue {reference.name!r} has no stars around here")
     placed = placed_stars(reference, calexp)
-    stars = all_stars(icSrc, placed, brightest_first(reference, calexp.info.band))
+    colour = None
+    if config.fit_refraction:
+        colour = colour_among(reference.bands, config.refraction_colour)
+    order = brightest_first(reference, calexp.info.band)
+    stars = all_stars(icSrc, placed, order, off_pivot(reference, colour))
     tiers = choose_stars(icSrc[stars.row], config)
     info = calexp.info
     tried = expectations(
@@ -128,9 +161,10 @@ def wcs_determination(
             if tried
             else "neither a WCS nor a pointing in the header: the place on the sky is unknown"
         )
-    source, star = stars.near(found.fit.wcs, match_radius(found.fit))
+    source, star = stars.near(found.fit.wcs, match_radius(found.fit), found.fit.refraction)
     solution = replace(
         _solution(found, stars, len(source), calexp.shape),
+        refraction=_refraction(found.fit, colour),
         reference=reference.name,
         is_relative=not reference.is_absolute,
     )
@@ -141,9 +175,8 @@ def wcs_determination(
         warnings.append(f"{solution.n_used} reference stars only move the header's WCS")
     _record(sdqa, solution)
     matches = match_rows(
-        icSrc, stars.row[source], reference, placed, stars.reference_row[star], found.fit.wcs,
-        info.band,
-    )  # fmt: skip
+        icSrc, stars.row[source], reference, placed, stars.reference_row[star], solution, info.band
+    )
     return {"wcs_solution": solution, "icMatch": matches, "icSrc": icSrc}
 
 
@@ -204,8 +237,26 @@ def brightest_first(reference: ReferenceStars, band: str) -> np.ndarray:
     return np.argsort(magnitude, kind="stable")
 
 
-def all_stars(icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray) -> Stars:
-    """Sources with a position and the reference stars, both brightest first."""
+def off_pivot(reference: ReferenceStars, colour: Colour | None) -> np.ndarray | None:
+    """Colours of reference stars less the pivot, mag, NaN where unknown; None without a colour."""
+    if colour is None:
+        return None
+    blue, red = (reference.rows[f"mag_{band}"].astype(float) for band in (colour.blue, colour.red))
+    return colour.off_pivot(blue - red)
+
+
+def all_stars(
+    icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray, off_pivot: np.ndarray | None = None
+) -> Stars:
+    """Sources with a position and the reference stars, both brightest first.
+
+    Parameters
+    ----------
+    order
+        Indices of the reference stars, brightest first.
+    off_pivot
+        Their colours less the pivot, in the order of the catalogue.
+    """
     row = np.flatnonzero(placed_sources(icSrc))
     flux = icSrc["psfInstFlux"][row]
     flux = np.where(np.isfinite(flux), flux, icSrc["apInstFlux"][row])
@@ -215,6 +266,7 @@ def all_stars(icSrc: np.ndarray, placed: PlacedStars, order: np.ndarray) -> Star
     return Stars(
         icSrc["x"][row], icSrc["y"][row], position_errors(icSrc)[row],
         placed.ra[order], placed.dec[order], sky_error[order], row, order,
+        None if off_pivot is None else off_pivot[order],
     )  # fmt: skip
 
 
@@ -280,7 +332,7 @@ def match_rows(
     reference: ReferenceStars,
     placed: PlacedStars,
     star: np.ndarray,
-    wcs: TanSip,
+    solution: WcsSolution,
     band: str,
 ) -> np.ndarray:
     """Rows of icMatch for rows of icSrc and of their reference stars, in the order of ids."""
@@ -293,7 +345,11 @@ def match_rows(
     rows["refRa"], rows["refDec"] = placed.ra[star], placed.dec[star]
     for column, name in (("refMag", f"mag_{band}"), ("refMagErr", f"mag_{band}_error")):
         rows[column] = reference.rows[name][star] if band in reference.bands else np.nan
-    x, y = wcs.sky_to_pixel(rows["refRa"], rows["refDec"])
+    x, y = solution.sip.sky_to_pixel(rows["refRa"], rows["refDec"])
+    if solution.refraction is not None:
+        off = off_pivot(reference, solution.refraction.colour)
+        colour = 0.0 if off is None else np.nan_to_num(off[star])
+        x, y = x + solution.refraction.x * colour, y + solution.refraction.y * colour
     rows["dx"], rows["dy"] = sources["x"] - x, sources["y"] - y
     rows["refColor"] = rows["dMag"] = np.nan
     rows["astrometry_used"] = sources["calib_astrometry_used"]
@@ -330,13 +386,23 @@ def _solution(found: Found, stars: Stars, n_matched: int, shape: tuple[int, int]
     )
 
 
+def _refraction(fit: WcsFit, colour: Colour | None) -> Refraction | None:
+    if fit.refraction is None or colour is None:
+        return None
+    x, y = fit.refraction.tolist()
+    return Refraction(x, y, fit.refraction_error, colour.blue, colour.red, colour.pivot)
+
+
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
 def _record(sdqa: Sdqa, solution: WcsSolution) -> None:
     """Metrics of a fitted solution."""
-    sip = solution.sip
+    sip, refraction = solution.sip, solution.refraction
+    scale = 1e3 * sip.pixel_scale
+    moved = scale * float(np.hypot(*refraction.step)) if refraction is not None else 0.0
+    error = scale * refraction.error if refraction is not None else float("nan")
     for name, value, unit in (
         ("n_matched", solution.n_matched, ""),
         ("n_used", solution.n_used, ""),
@@ -351,5 +417,7 @@ def _record(sdqa: Sdqa, solution: WcsSolution) -> None:
         ("pixel_scale", sip.pixel_scale, "arcsec"),
         ("parity", sip.parity, ""),
         ("log_chance", solution.log_chance, ""),
+        ("refraction", moved, "mas/mag"),
+        ("refraction_error", error, "mas/mag"),
     ):
         sdqa.add(f"ic.wcsDetermination.{name}", value, unit)

@@ -3,7 +3,10 @@
 Robust weighted least squares in the tangent plane of the CCD's centre. Every star has one weight
 for both axes, from the errors of its centroid and of the catalogue, and from a scatter common to
 all that is raised until the residuals are explained. The degree of the polynomials follows the
-number of stars, and within that cross-validation.
+number of stars, and within that cross-validation. Where the colours of reference stars are known, a
+displacement common to the CCD, proportional to colour, is fitted beside the polynomials: refraction
+in the atmosphere (Bernstein et al. 2017, PASP 129, 074503). It stays if an F-test says that it is
+real.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ _LEAST_STARS = {5: 100, 4: 60, 3: 25, 2: 10, 1: 6}
 """Stars that a degree needs."""
 _MAX_EXTRAPOLATION = 10.0
 """Largest error on the CCD of a degree that may be chosen, in units of its error at the stars."""
+COLOUR_STARS = 30
+"""Stars of known colour that refraction needs, which must be half of all at least."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class FitOptions:
         Least systematic errors of a star's position an axis: mas on the sky, and pixels.
     folds
         Of cross-validation.
+    significance
+        Chance at which refraction counts as real.
     """
 
     max_order: int = 5
@@ -67,6 +74,7 @@ class FitOptions:
     floor_mas: float = 2.0
     floor_pixels: float = 0.01
     folds: int = 5
+    significance: float = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +89,8 @@ class Stars:
         (m,) reference stars, brightest first: degrees, standard error an axis in mas.
     row, reference_row
         (n,) and (m,): where they stand in the tables they come from.
+    off_pivot
+        (m,) colour minus pivot of the reference stars, mag, NaN where unknown; None: of all.
     """
 
     x: np.ndarray
@@ -91,6 +101,7 @@ class Stars:
     sky_error: np.ndarray
     row: np.ndarray
     reference_row: np.ndarray
+    off_pivot: np.ndarray | None = None
 
     def among(self, sources: np.ndarray, references: np.ndarray | slice) -> Stars:
         """Some of the sources and of the reference stars."""
@@ -103,11 +114,27 @@ class Stars:
             self.sky_error[references],
             self.row[sources],
             self.reference_row[references],
+            None if self.off_pivot is None else self.off_pivot[references],
         )
 
-    def near(self, wcs: TanSip, radius: float) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of sources and stars that are each other's nearest within `radius` pixels."""
+    def placed(self, wcs: TanSip, refraction: np.ndarray | None = None) -> np.ndarray:
+        """(m, 2) pixels where the reference stars should be found.
+
+        Parameters
+        ----------
+        refraction
+            (2,) pixels per magnitude; stars of unknown colour are placed as those of the pivot.
+        """
         placed = np.stack(wcs.sky_to_pixel(self.ra, self.dec), axis=1)
+        if refraction is None or self.off_pivot is None:
+            return placed
+        return np.asarray(placed + np.nan_to_num(self.off_pivot)[:, None] * refraction)
+
+    def near(
+        self, wcs: TanSip, radius: float, refraction: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of sources and stars that are each other's nearest within `radius` pixels."""
+        placed = self.placed(wcs, refraction)
         return nearest_pairs(np.stack([self.x, self.y], axis=1), placed, radius)
 
 
@@ -137,6 +164,9 @@ class WcsFit:
         Scatter of the residuals of stars held out, mas an axis; NaN if they are too few.
     radius
         Within which sources and stars were matched, pixels.
+    refraction, refraction_error
+        (2,) displacement of sources by colour, pixels per magnitude, and its error an axis; None,
+        NaN: there is none to speak of.
     """
 
     wcs: TanSip
@@ -152,6 +182,8 @@ class WcsFit:
     max_error: float
     cv_rms: float
     radius: float = float("nan")
+    refraction: np.ndarray | None = None
+    refraction_error: float = float("nan")
 
 
 def solve_wcs(
@@ -162,6 +194,7 @@ def solve_wcs(
     options: FitOptions,
     *,
     is_coarse: bool = True,
+    refraction: np.ndarray | None = None,
 ) -> WcsFit | None:
     """Match again and fit by turns, with a radius that follows the residuals.
 
@@ -179,6 +212,8 @@ def solve_wcs(
         See `FitOptions`.
     is_coarse
         Whether `start` lacks the distortion.
+    refraction
+        That goes with `start`.
 
     Returns
     -------
@@ -188,8 +223,11 @@ def solve_wcs(
     fit, wcs = None, start
     # Chosen once: pairs that come or go later are few.
     chosen: int | None = None
+    by_colour = False
     for turn in range(_MAX_TURNS):
-        source, reference = stars.near(wcs, radius)
+        source, reference = stars.near(wcs, radius, refraction)
+        if by_colour:
+            source, reference = _of_known_colour(stars, source, reference)
         if fit is not None and chosen is not None and _is_of(fit, source, reference):
             break
         pairs = _Pairs.make(stars, source, reference, wcs, shape, options)
@@ -197,16 +235,52 @@ def solve_wcs(
         if turn < len(_COARSE_DEGREES) and is_coarse:
             best = _coarse(pairs, _COARSE_DEGREES[turn], options)
         elif chosen is None:
-            best = _best_order(pairs, options, range(1, options.max_order + 1))
-            chosen = best.order if best else None
+            pairs, best = _best_model(pairs, stars, wcs, shape, options)
+            chosen, by_colour = best.order if best else None, pairs.off_pivot is not None
         else:
+            pairs = pairs.by_colour(stars) if by_colour else pairs
             best = _best_order(pairs, options, range(chosen, chosen + 1))
             best = best or _coarse(pairs, chosen, options)
         if best is None:
             return None
         fit = replace(_finished(pairs, best), radius=radius)
-        wcs, radius = fit.wcs, match_radius(fit)
+        wcs, radius, refraction = fit.wcs, match_radius(fit), fit.refraction
     return fit
+
+
+def _of_known_colour(
+    stars: Stars, source: np.ndarray, reference: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of some pairs whose reference star has a colour."""
+    if stars.off_pivot is None:
+        return source[:0], reference[:0]
+    known = np.isfinite(stars.off_pivot[reference])
+    return source[known], reference[known]
+
+
+def _best_model(
+    pairs: _Pairs, stars: Stars, wcs: TanSip, shape: tuple[int, int], options: FitOptions
+) -> tuple[_Pairs, _Polynomials | None]:
+    """The best degree, with refraction if that is real, and the pairs that it is fitted to."""
+    orders = range(1, options.max_order + 1)
+    source, reference = _of_known_colour(stars, pairs.source, pairs.reference)
+    if len(source) >= max(COLOUR_STARS, 0.5 * len(pairs.source)):
+        coloured = _Pairs.make(stars, source, reference, wcs, shape, options).by_colour(stars)
+        best = _best_order(coloured, options, orders)
+        if best is not None and _is_real(best, options.significance):
+            return coloured, best
+    return pairs, _best_order(pairs, options, orders)
+
+
+def _is_real(fit: _Polynomials, significance: float) -> bool:
+    """F-test of the displacement by colour, both axes together, against none."""
+    from scipy.special import fdtrc
+
+    freedom = 2 * (int(fit.used.sum()) - len(fit.coefficients))
+    if freedom < 1 or not fit.colour_variance > 0.0:
+        return False
+    growth = float((fit.coefficients[-1] ** 2).sum()) / fit.colour_variance
+    return bool(fdtrc(2, freedom, growth / 2.0) < significance)
 
 
 def match_radius(fit: WcsFit) -> float:
@@ -251,7 +325,8 @@ def fit_shift(
 class _Pairs:
     """Matched pairs in the tangent plane of the CCD's centre.
 
-    `plane` is (n, 2), mas; `designs` makes and keeps the design matrices.
+    `plane` is (n, 2), mas; `off_pivot` are the colours of the stars if the model is to hold
+    refraction; `designs` makes and keeps the design matrices.
     """
 
     source: np.ndarray
@@ -266,6 +341,7 @@ class _Pairs:
     ra: np.ndarray
     dec: np.ndarray
     fold: np.ndarray
+    off_pivot: np.ndarray | None = None
     designs: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
@@ -294,11 +370,19 @@ class _Pairs:
             source, reference, x, y, plane, sigma, (sky[0], sky[1]), scale, shape, ra, dec, fold
         )
 
+    def by_colour(self, stars: Stars) -> _Pairs:
+        """The same, for a model with refraction; all stars must have colours."""
+        assert stars.off_pivot is not None
+        return replace(self, off_pivot=stars.off_pivot[self.reference], designs={})
+
     def design(self, order: int) -> np.ndarray:
-        """Design matrix of the pairs."""
+        """Design matrix of the pairs: terms of the polynomials, and last the colours if any."""
         if order not in self.designs:
             (xc, yc), unit = middle(self.shape)
-            self.designs[order] = design_matrix((self.x - xc) / unit, (self.y - yc) / unit, order)
+            design = design_matrix((self.x - xc) / unit, (self.y - yc) / unit, order)
+            if self.off_pivot is not None:
+                design = np.column_stack([design, self.off_pivot])
+            self.designs[order] = design
         return self.designs[order]
 
 
@@ -316,7 +400,8 @@ def _interleaved(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], folds: in
 class _Polynomials:
     """A robust fit of one degree: what `_robust` gives.
 
-    `coefficients` is (terms, 2), mas; `off` (n, 2) are all residuals, mas.
+    `coefficients` is (terms, 2), mas; `off` (n, 2) are all residuals, mas; `colour_variance` is
+    that of the last coefficients, if they are of colours.
     """
 
     order: int
@@ -327,6 +412,7 @@ class _Polynomials:
     error: float
     max_error: float
     cv_rms: float = float("nan")
+    colour_variance: float = float("nan")
 
 
 def _coarse(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | None:
@@ -396,18 +482,29 @@ def _robust(pairs: _Pairs, order: int, options: FitOptions) -> _Polynomials | No
     weighted = design[used] / np.sqrt(variance[used])[:, None]
     covariance = _inverted(weighted.T @ weighted)
     grid = _positions(pairs.shape, order)
-    errors = ((grid @ covariance) * grid).sum(axis=1).clip(0.0)
+    of_grid = covariance[: grid.shape[1], : grid.shape[1]]
+    errors = ((grid @ of_grid) * grid).sum(axis=1).clip(0.0)
     error, max_error = float(np.sqrt(errors.mean())), float(np.sqrt(errors.max()))
-    return _Polynomials(order, coefficients, off, used, scatter, error, max_error)
+    of_colour = float(covariance[-1, -1]) if pairs.off_pivot is not None else float("nan")
+    return _Polynomials(
+        order, coefficients, off, used, scatter, error, max_error, colour_variance=of_colour
+    )
 
 
 def _finished(pairs: _Pairs, fit: _Polynomials) -> WcsFit:
     """The fit as a WCS, with residuals in pixels."""
     centre, unit = middle(pairs.shape)
-    xi, eta = (coefficient_table(column / 3.6e6, fit.order) for column in fit.coefficients.T)
+    by_colour = pairs.off_pivot is not None
+    terms = fit.coefficients[:-1] if by_colour else fit.coefficients
+    xi, eta = (coefficient_table(column / 3.6e6, fit.order) for column in terms.T)
     wcs = TanSip.from_polynomial(pairs.sky, centre, unit, xi, eta, pairs.shape)
     to_pixels = np.linalg.inv(wcs.jacobian(pairs.x, pairs.y)) / 1e3
     dx, dy = -np.einsum("nij,nj->in", to_pixels, fit.off)
+    refraction, refraction_error = None, float("nan")
+    if by_colour:
+        # The fit says how to get from sources to stars: sources are displaced the other way.
+        refraction = -np.linalg.inv(wcs.jacobian(*centre) * 1e3) @ fit.coefficients[-1]
+        refraction_error = float(np.sqrt(fit.colour_variance)) / pairs.scale
     return WcsFit(
         wcs,
         fit.order,
@@ -421,6 +518,8 @@ def _finished(pairs: _Pairs, fit: _Polynomials) -> WcsFit:
         fit.error,
         fit.max_error,
         fit.cv_rms,
+        refraction=refraction,
+        refraction_error=refraction_error,
     )
 
 

@@ -161,7 +161,9 @@ def _fitted(
             fit = solve_wcs(chosen, start, shape, radius / start.pixel_scale, options)
         else:
             near = match_radius(last)
-            fit = solve_wcs(chosen, last.wcs, shape, near, options, is_coarse=False)
+            fit = solve_wcs(
+                chosen, last.wcs, shape, near, options, is_coarse=False, refraction=last.refraction
+            )
         if fit is None:
             continue
         last = fit

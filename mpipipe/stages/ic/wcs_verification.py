@@ -28,6 +28,7 @@ from mpipipe.stages.ic.wcs_determination import (
     brightest_first,
     clean_sources,
     fallback,
+    off_pivot,
     placed_stars,
 )
 from mpipipe.stages.ic.wcs_fit import Stars
@@ -119,7 +120,9 @@ def wcs_verification(
     if wcs_solution is None or reference is None:
         return unchanged
     order = brightest_first(reference, calexp.info.band)
-    stars = all_stars(icSrc, placed_stars(reference, calexp), order)
+    refraction = wcs_solution.refraction
+    colours = off_pivot(reference, refraction.colour if refraction is not None else None)
+    stars = all_stars(icSrc, placed_stars(reference, calexp), order, colours)
     clean = clean_sources(icSrc)[stars.row]
     verdict = verify(config, wcs_solution, stars, clean, calexp.shape, pixel_scale)
     for name, (value, unit) in verdict.metrics.items():
@@ -162,8 +165,9 @@ def verify(
     problems = list(_map_problems(config, solution, sip, shape, pixel_scale, metrics))
     spread = np.sqrt(0.5 * (solution.rms_x**2 + solution.rms_y**2))
     radius = max(_RADIUS[0], _RADIUS[1] * float(spread))
+    refraction = solution.refraction
     with np.errstate(all="ignore"):
-        placed = np.stack(sip.sky_to_pixel(stars.ra, stars.dec), axis=1)
+        placed = stars.placed(sip, None if refraction is None else refraction.step)
     positions = np.stack([stars.x, stars.y], axis=1)
     source, star = nearest_pairs(positions, placed, radius)
     bright = np.flatnonzero(clean)[:_BRIGHTEST]
