@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from mpipipe.data.refraction import NAME_LENGTH
 from mpipipe.data.schema import Column, Schema
 from mpipipe.data.src import FAMILY, PIXEL_FLAGS, POSITION
 
@@ -47,6 +48,47 @@ PLACE: tuple[Column, ...] = (
     *_as_in_src("ra", "dec", "raErr", "decErr", "ra_dec_Cov"),
     Column("fwhm", "f4", "arcsec", "FWHM of the visit's PSF", "instr.obsty.seeing"),
 )
+
+REFRACTION: tuple[Column, ...] = (
+    Column(
+        "raRefraction",
+        "f4",
+        "mas",
+        "displacement along ra (cos(dec) included) by refraction and the object's colour: to be "
+        "subtracted; 0 where the colour is unknown",
+        "pos.eq.ra;arith.diff",
+    ),
+    Column("decRefraction", "f4", "mas", "the same along dec", "pos.eq.dec;arith.diff"),
+    Column(
+        "raRefractionSlope",
+        "f4",
+        "mas mag-1",
+        "raRefraction per magnitude of refractionColor; 0 where the visit shows none",
+        "pos.eq.ra;arith.rate",
+    ),
+    Column(
+        "decRefractionSlope",
+        "f4",
+        "mas mag-1",
+        "decRefraction per magnitude of refractionColor",
+        "pos.eq.dec;arith.rate",
+    ),
+    Column(
+        "refractionSlopeErr",
+        "f4",
+        "mas mag-1",
+        "standard error of each",
+        "stat.error;arith.rate",
+    ),
+    Column(
+        "refractionColor",
+        f"S{NAME_LENGTH}",
+        "",
+        "the colour that refraction goes by, e.g. g-i; empty: none",
+        "meta.id;phot.color",
+    ),
+)
+"""How the atmosphere displaces a source by its colour: see `mpipipe.data.refraction`."""
 
 
 def _flux_columns() -> tuple[Column, ...]:
@@ -106,12 +148,19 @@ FLAGS: tuple[Column, ...] = (
         "the light of several objects, which other visits show apart",
         "meta.code",
     ),
+    Column(
+        "flag_refraction",
+        "?",
+        "",
+        "refraction is left in its position, as the object's colour is unknown",
+        "meta.code",
+    ),
 )
 
 SOURCE = Schema(
     "source",
     "Every measurement of an object: sources that passed the quality cuts, by sky position",
-    (*IDENTITY, *PLACE, *_flux_columns(), *SHAPE, *FLAGS),
+    (*IDENTITY, *PLACE, *REFRACTION, *_flux_columns(), *SHAPE, *FLAGS),
 )
 
 
@@ -163,8 +212,20 @@ PERCENTILES: tuple[int, ...] = (5, 25, 50, 75, 95)
 
 _ASTROMETRY: tuple[Column, ...] = (
     Column("objectId", "i8", "", "lowest id of its sources", "meta.id;meta.main"),
-    Column("ra", "f8", "deg", "right ascension (ICRS) at epoch", "pos.eq.ra;meta.main"),
-    Column("dec", "f8", "deg", "declination (ICRS) at epoch", "pos.eq.dec;meta.main"),
+    Column(
+        "ra",
+        "f8",
+        "deg",
+        "right ascension (ICRS) at epoch, free of refraction by colour",
+        "pos.eq.ra;meta.main",
+    ),
+    Column(
+        "dec",
+        "f8",
+        "deg",
+        "declination (ICRS) at epoch, free of refraction by colour",
+        "pos.eq.dec;meta.main",
+    ),
     Column("raErr", "f4", "mas", "standard error of ra times cos(dec)", "stat.error;pos.eq.ra"),
     Column("decErr", "f4", "mas", "standard error of dec", "stat.error;pos.eq.dec"),
     Column("ra_dec_Cov", "f4", "mas2", "covariance of the two", "stat.covariance"),

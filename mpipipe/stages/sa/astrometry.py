@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit
 
 from mpipipe.stages.sa.epochs import Epochs
-from mpipipe.stages.sa.motion import ARCSEC, YEAR, along, axes, fit_motion
+from mpipipe.stages.sa.motion import ARCSEC, YEAR, along, axes, fit_motion, share_errors
+from mpipipe.stages.sa.refraction import Refracted
 
 _MAS = ARCSEC * 1e3
 """Milliarcsec in a radian."""
@@ -64,8 +65,9 @@ def astrometry(
     epochs: Epochs,
     vectors: np.ndarray,
     base: TimeBase,
+    refracted: Refracted,
 ) -> Mapping[str, np.ndarray]:
-    """Columns of positions and motions of objects.
+    """Columns of positions and motions of objects, free of refraction by colour.
 
     The model is that of the time base: 2 parameters (rest), 4 (motion), 5 (parallax, where it can
     be told from the motion). Saturated sources, such without centroid, and such that are the light
@@ -78,10 +80,15 @@ def astrometry(
         Sources sorted by object, and where every object begins.
     epochs, vectors
         Their visits and unit vectors.
+    refracted
+        Their displacements.
     """
     errors = np.stack([rows["raErr"], rows["decErr"], rows["ra_dec_Cov"]], axis=1).astype(float)
+    own = refracted.own[:, None]
+    errors[:, :2] = np.where(own > 0.0, np.hypot(errors[:, :2], own), errors[:, :2])
     clean = ~(rows["flag_saturated"] | rows["flag_centroid"] | rows["flag_merged"])
-    table = _solve(starts, vectors, errors, clean, epochs, base)
+    offset, shared = refracted.offset, refracted.shared
+    table = _solve(starts, vectors, errors, offset, shared, clean, epochs, base)
     return dict(zip(_COLUMNS, table.T, strict=True))
 
 
@@ -90,6 +97,8 @@ def _solve(
     starts: np.ndarray,
     vectors: np.ndarray,
     errors: np.ndarray,
+    offset: np.ndarray,
+    shared: np.ndarray,
     clean: np.ndarray,
     epochs: Epochs,
     base: TimeBase,
@@ -100,7 +109,9 @@ def _solve(
     zero = np.zeros(3)
     for k in range(len(starts) - 1):
         start, end = starts[k], starts[k + 1]
-        weights, known = _weights(errors[start:end], clean[start:end], base.floor)
+        weights, known = _weights(
+            errors[start:end], shared[start:end], clean[start:end], base.floor
+        )
         taken = start + np.flatnonzero(weights[:, 0] > 0.0)
         weights = weights[weights[:, 0] > 0.0]
         n = len(taken)
@@ -111,7 +122,8 @@ def _solve(
             moment = epochs.moment[taken[i]]
             years[i] = epochs.years[moment]
             for axis in range(2):
-                places[i, axis] = _MAS * along(plane[axis], vectors[taken[i]], origin)
+                place = _MAS * along(plane[axis], vectors[taken[i]], origin)
+                places[i, axis] = place - offset[taken[i], axis]
                 factors[i, axis] = -along(plane[axis], epochs.earth[moment], zero)
         middle = _mean_time(years, weights)
         years -= middle
@@ -127,6 +139,7 @@ def _solve(
         if n_parameters == 5:
             row[11] = values[4]
         if known:
+            share_errors(years, shared[taken], weights, factors, n_parameters, covariance)
             _fill_errors(row, covariance, n_parameters)
             row[16] = chi2
         if n > 1 and row[17] > 0:
@@ -135,7 +148,9 @@ def _solve(
 
 
 @njit(cache=True)
-def _weights(errors: np.ndarray, clean: np.ndarray, floor: float) -> tuple[np.ndarray, bool]:
+def _weights(
+    errors: np.ndarray, shared: np.ndarray, clean: np.ndarray, floor: float
+) -> tuple[np.ndarray, bool]:
     """Inverse covariances (n, 3) as `weigh` chooses, zeros for sources that are left out."""
     n = len(errors)
     weights = np.zeros((n, 3))
@@ -151,6 +166,8 @@ def _weights(errors: np.ndarray, clean: np.ndarray, floor: float) -> tuple[np.nd
                 continue
             xx, yy = errors[i, 0] ** 2 + floor**2, errors[i, 1] ** 2 + floor**2
             xy = errors[i, 2] if np.isfinite(errors[i, 2]) else 0.0
+            xx, yy = xx + shared[i, 0] ** 2, yy + shared[i, 1] ** 2
+            xy += shared[i, 0] * shared[i, 1]
             determinant = xx * yy - xy * xy
             usable = errors[i, 0] > 0.0 and errors[i, 1] > 0.0
             if usable and np.isfinite(determinant) and determinant > 1e-6 * xx * yy:

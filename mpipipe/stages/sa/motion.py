@@ -116,6 +116,51 @@ def fit_motion(
 
 
 @njit(cache=True)
+def share_errors(
+    years: np.ndarray,
+    shared: np.ndarray,
+    weights: np.ndarray,
+    factors: np.ndarray,
+    n_parameters: int,
+    covariance: np.ndarray,
+) -> None:
+    """Make the covariance of a fit right for errors that its positions have in common.
+
+    Parameters
+    ----------
+    years, weights, factors, n_parameters
+        As `fit_motion` had them; the weights held each position's whole error.
+    shared
+        (n, 2) what one standard deviation of the common error does to each position.
+    covariance
+        (5, 5) of `fit_motion`: each one's own part of the common error is taken out, and that of
+        their sum put in.
+    """
+    row = np.zeros((2, 5))
+    row[0, 0] = row[1, 1] = 1.0
+    inverse = covariance.copy()
+    total, pull = np.zeros(n_parameters), np.zeros(n_parameters)
+    for i in range(len(years)):
+        if shared[i, 0] == 0.0 and shared[i, 1] == 0.0:
+            continue
+        _design(row, years[i], factors[i])
+        wxx, wxy, wyy = weights[i]
+        x = wxx * shared[i, 0] + wxy * shared[i, 1]
+        y = wxy * shared[i, 0] + wyy * shared[i, 1]
+        for a in range(n_parameters):
+            pull[a] = 0.0
+            for b in range(n_parameters):
+                pull[a] += inverse[a, b] * (row[0, b] * x + row[1, b] * y)
+            total[a] += pull[a]
+        for a in range(n_parameters):
+            for b in range(n_parameters):
+                covariance[a, b] -= pull[a] * pull[b]
+    for a in range(n_parameters):
+        for b in range(n_parameters):
+            covariance[a, b] += total[a] * total[b]
+
+
+@njit(cache=True)
 def _design(row: np.ndarray, year: float, factor: np.ndarray) -> None:
     row[0, 2] = row[1, 3] = year
     row[0, 4], row[1, 4] = factor

@@ -31,11 +31,13 @@ class OutputConfig(StageConfig):
 
 @stage(
     "sa.output",
-    needs=("rows", "own", "reason", "group", "cluster", "merged", "object", "cell"),
+    needs=(
+        "rows", "own", "reason", "group", "cluster", "merged", "object", "refraction", "cell",
+    ),
     adds=("source", "object", "badSource", "sourceHist", "badSourceHist", "seam"),
     config=OutputConfig,
     always=True,
-)
+)  # fmt: skip
 def output(
     config: OutputConfig,
     *,
@@ -46,6 +48,7 @@ def output(
     cluster: np.ndarray,
     merged: np.ndarray,
     object: np.ndarray,
+    refraction: tuple[np.ndarray, np.ndarray],
     cell: Cell | None,
 ) -> Mapping[str, Any]:
     """Tables of the groups that are finished here; `seam` has the good own rows of the others.
@@ -64,6 +67,8 @@ def output(
     source = take_rows(rows, finished)
     source["objectId"] = rows["id"][cluster[finished]]
     source["flag_merged"] = merged[finished]
+    offset, source["flag_refraction"] = (values[finished] for values in refraction)
+    source["raRefraction"], source["decRefraction"] = offset.T
     seam = take_rows(rows, good & ~finished)
     seam["objectId"] = NO_OBJECT
     bad_rows, bad = take_rows(rows, own & (group < 0)), reason[own & (group < 0)]

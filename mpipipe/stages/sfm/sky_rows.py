@@ -1,6 +1,7 @@
 """What of `src` goes into association: measurements as the sky has them, not the CCD.
 
-Moments are turned to east and north by the WCS's linear part at each source, radii scaled by it.
+Moments are turned to east and north by the WCS's linear part at each source, radii scaled by it,
+and so is the displacement by refraction for a magnitude of colour.
 
 A table of one exposure (`EXPOSURE_SRC`) has `src` and these beside each other, so that exposures
 can be associated which have nothing in common but their sky.
@@ -21,9 +22,11 @@ _SAME = ("id", "visit", "ccdNumber", "snr", "extendedness", "blendedness")
 _WHERE = ("ra", "dec", "raErr", "decErr", "ra_dec_Cov")
 _RADII = ("petroRadius", "petroR50", "petroR90")
 _MOMENTS = ("ixx", "iyy", "ixy", "psfIxx", "psfIyy", "psfIxy")
-_ADDED = {"band": "band", "mjd": "mjd", "fwhm": "fwhm"} | {
-    name: f"{name}Sky" for name in (*_MOMENTS, *_RADII)
-}
+_SLOPES = ("raRefractionSlope", "decRefractionSlope", "refractionSlopeErr")
+_ADDED = (
+    {name: name for name in ("band", "mjd", "fwhm", *_SLOPES, "refractionColor")}
+    | {name: f"{name}Sky" for name in (*_MOMENTS, *_RADII)}
+)  # fmt: skip
 """Columns of `source` that follow from more than `src`, and what they are called beside it."""
 _UNPLACED = Column("flag_unplaced", "?", "", "its position is the raw header's alone", "meta.code")
 
@@ -66,6 +69,7 @@ def sky_rows(
     rows["band"] = info.band.encode()
     rows["mjd"] = info.mjd_start + 0.5 * info.exposure_time / _SECONDS_A_DAY
     _turn_shapes(rows, calexp, src, fwhm)
+    _turn_refraction(rows, calexp, src)
     return rows
 
 
@@ -121,3 +125,18 @@ def _turn_shapes(rows: np.ndarray, calexp: Exposure, src: np.ndarray, fwhm: floa
         rows[xx] = a * a * ixx + 2.0 * a * b * ixy + b * b * iyy
         rows[yy] = c * c * ixx + 2.0 * c * d * ixy + d * d * iyy
         rows[xy] = a * c * ixx + (a * d + b * c) * ixy + b * d * iyy
+
+
+def _turn_refraction(rows: np.ndarray, calexp: Exposure, src: np.ndarray) -> None:
+    """Displacement for a magnitude of colour, mas along east and north; 0 without any."""
+    found = calexp.astrometry.refraction if calexp.astrometry is not None else None
+    jacobian = sky_jacobian(calexp, src["x"], src["y"])
+    if found is None or jacobian is None:
+        return
+    jacobian = np.nan_to_num(jacobian)
+    rows["raRefractionSlope"], rows["decRefractionSlope"] = (
+        jacobian[:, axis, 0] * found.x + jacobian[:, axis, 1] * found.y for axis in (0, 1)
+    )
+    a, b, c, d = jacobian[:, 0, 0], jacobian[:, 0, 1], jacobian[:, 1, 0], jacobian[:, 1, 1]
+    rows["refractionSlopeErr"] = found.error * np.sqrt(np.abs(a * d - b * c))
+    rows["refractionColor"] = found.colour.name.encode()

@@ -80,6 +80,11 @@ def sky(seed: int, centre: tuple[float, float], width: float, n_stars: int) -> n
     for flag in ("flag_edge", "flag_saturated", "flag_centroid", "flag_blended"):
         rows[flag] = rng.random(n) < 0.05
     rows["ra"][rng.random(n) < 0.02] = np.nan
+    # Some visits show refraction, by a colour that objects have, or by one that none has.
+    shown = rng.random(n_epochs)[epoch] < 0.5
+    for name in ("raRefractionSlope", "decRefractionSlope", "refractionSlopeErr"):
+        rows[name] = np.where(shown, rng.uniform(1.0, 100.0, n), 0.0)
+    rows["refractionColor"] = np.where(shown, np.array([b"g-r", b"g-i"])[epoch % 2], b"")
     return rows
 
 
