@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from mpipipe.cli.exits import Exit
 from mpipipe.cli.main import app
+from mpipipe.data.association import SOURCE
 from mpipipe.data.errors import ConfigError
 from mpipipe.data.icsrc import ICMATCH
 from mpipipe.data.schema import SDQA, Schema
@@ -347,6 +348,18 @@ def test_against_truth_by_hand(make_run: Make) -> None:
     assert found["truth.purity"].value == pytest.approx(90.0)
     # Of ten of SNR 30, those numbered 0 and 1 are among the five.
     assert found["truth.completeness.20-50"].value == pytest.approx(80.0)
+    # Where refraction by colour is all that it is off by, it is not off.
+    path = root / "catalogs" / "source.h5"
+    known = read_catalogue(path)
+    rows = SOURCE.empty(len(known))
+    for name in known.dtype.names:
+        rows[name] = known[name]
+    rows["raRefraction"] = 3.0
+    publish_catalogue(Alone(), path, SOURCE, {0: rows})
+    with RunData(RunLayout.at(root), lambda visit, ccd: CcdTruth(sources, 30.0)) as data:
+        found = {one.name: one for one in score(data).measured}
+        assert np.abs(data.repeats.offsets).max() < 0.1
+    assert found["truth.wcs_shift"].value < 0.1
 
 
 def test_truth_of_a_field_that_is_empty(make_run: Make) -> None:

@@ -17,7 +17,7 @@ from mpipipe.quality.scorecard.measured import (
     target,
 )
 from mpipipe.quality.scorecard.metric import metric
-from mpipipe.quality.scorecard.repeats import MAS, NANOJANSKY_ZERO_POINT
+from mpipipe.quality.scorecard.repeats import MAS, NANOJANSKY_ZERO_POINT, Columns
 from mpipipe.quality.scorecard.run_data import RunData
 from mpipipe.quality.scorecard.statistics import Statistic, estimate, mean, median, rms
 
@@ -36,8 +36,8 @@ OWN = "own target"
 BINS = ((5.0, 6.0, 0.52), (6.0, 8.0, 0.82), (8.0, 12.0, 0.90), (12.0, 20.0, 0.93),
         (20.0, 50.0, 0.96))  # fmt: skip
 _COLUMNS = (
-    "visit", "ccdNumber", "x", "y", "ra", "dec", "snr", "psfFlux", "psfIxx", "psfIyy", "psfIxy",
-    "flag_blended", "flag_saturated", "flag_bad", "flag_cr", "flag_edge", "flag_psfFlux",
+    "id", "visit", "ccdNumber", "x", "y", "ra", "dec", "snr", "psfFlux", "psfIxx", "psfIyy",
+    "psfIxy", "flag_blended", "flag_saturated", "flag_bad", "flag_cr", "flag_edge", "flag_psfFlux",
     "flag_streak", "flag_near_saturated",
 )  # fmt: skip
 
@@ -79,7 +79,7 @@ def _compare(data: RunData) -> Compared:
     truth_of = data.truth
     if truth_of is None:
         raise NotMeasurable("no truth is given")
-    rows = data.table("src", _COLUMNS)
+    rows = _without_refraction(data, data.table("src", _COLUMNS))
     place = data.at_exposures(rows["visit"], rows["ccdNumber"])
     seeing = fwhm_arcsec(data) / data.by_exposure("ic.wcsDetermination.pixel_scale")
     order = np.argsort(place, kind="stable")
@@ -98,6 +98,27 @@ def _compare(data: RunData) -> Compared:
     if not parts:
         raise NotMeasurable("no CCD-visit with a PSF and a WCS has sources and a truth")
     return Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _without_refraction(data: RunData, rows: Columns) -> Columns:
+    """Sources with what refraction does by colour taken off their positions, where it is known."""
+    names = ("raRefraction", "decRefraction")
+    try:
+        found = data.read("source", ("id", *names), later=dict.fromkeys(names, 0.0))
+    except NotMeasurable:  # no objects, so no colours
+        return rows
+    order = np.argsort(found["id"], kind="stable")
+    if not len(order):
+        return rows
+    place = np.clip(np.searchsorted(found["id"], rows["id"], sorter=order), 0, len(order) - 1)
+    place = order[place]
+    east, north = (
+        np.where(found["id"][place] == rows["id"], found[name][place], 0.0) / MAS for name in names
+    )
+    return rows | {
+        "ra": rows["ra"] - east / np.cos(np.radians(rows["dec"])),
+        "dec": rows["dec"] - north,
+    }
 
 
 def _table(exposure: np.void, **columns: np.ndarray) -> np.ndarray:

@@ -190,9 +190,10 @@ def am(data: RunData) -> Iterator[Measured]:
     """AM1, AM2, AM3: width of the distribution of distances of pairs of bright stars (typical SNR
     100 or more, lone and whole) about the mean distance of the pair, over the visits of the band.
     Pairs are 4 to 6, 19 to 21, 199 to 201 arcmin apart; up to 400 stars are paired with up to 25
-    each. Proper motions are taken off. Residuals are multiplied by the root of n / (n - 1), the
-    width is the distance of the quartiles over 1.349. Intervals are over stars, of which pairs
-    share both of theirs with other pairs. The SRD asks the same in all bands."""
+    each. Proper motions are taken off, and refraction by the stars' colours. Residuals are
+    multiplied by the root of n / (n - 1), the width is the distance of the quartiles over 1.349.
+    Intervals are over stars, of which pairs share both of theirs with other pairs. The SRD asks the
+    same in all bands."""
     for which, limits in (("1", (5, 10, 20)), ("2", (5, 10, 20)), ("3", (10, 15, 30))):
         for band in data.bands:
             key, title = f"AM{which}.{band}", f"AM{which} distances at {REACH[which]}, {band}"

@@ -28,9 +28,9 @@ SOURCE_COLUMNS = (
     "psfFluxErr", "petroFlux", "petroFluxErr", "ixx", "iyy", "ixy", "psfIxx", "psfIyy", "psfIxy",
     "flag_blended", "flag_monster", "flag_streak", "flag_edge", "flag_saturated",
     "flag_near_saturated", "flag_bad", "flag_cr", "flag_suspect", "flag_centroid", "flag_psfFlux",
-    "flag_merged",
+    "flag_merged", "raRefraction", "decRefraction",
 )  # fmt: skip
-LATER_COLUMNS = {"flag_merged": False}
+LATER_COLUMNS = {"flag_merged": False, "raRefraction": 0.0, "decRefraction": 0.0}
 """Columns that runs of older versions lack, and what stands for them there."""
 
 Columns = dict[str, np.ndarray]
@@ -155,7 +155,7 @@ class Repeats:
     @cached_property
     def offsets(self) -> np.ndarray:
         """(n, 2) east and north of where the object was at that time, by its mean position and
-        proper motion, mas; parallax is left out."""
+        proper motion, mas; parallax is left out. Refraction by colour is taken off."""
         o, s, owner = self.objects, self.sources, np.maximum(self.owner, 0)
         years = (s["mjd"] - o["epoch"][owner]) / YEAR
         moves = o["nParameters"][owner] >= 4
@@ -164,7 +164,8 @@ class Repeats:
         north = MAS * (s["dec"] - o["dec"][owner])
         motion = np.stack([o["pmRa"][owner], o["pmDec"][owner]], axis=1).astype(float)
         motion = np.where(moves[:, None], motion * years[:, None], 0.0)
-        found = np.stack([east, north], axis=1) - motion
+        refraction = np.stack([s["raRefraction"], s["decRefraction"]], axis=1).astype(float)
+        found = np.stack([east, north], axis=1) - motion - refraction
         found[self.owner < 0] = np.nan
         return np.asarray(found)
 
