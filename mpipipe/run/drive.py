@@ -211,7 +211,7 @@ def _drive(
     ended = np.full(len(plan.tasks), NO_OUTCOME, dtype=np.int8)
     size = ranks.world.size + ranks.world.n_lost
     with open_checkpoint(
-        layout, context.config.checkpoint, plan, incarnation, rank, size
+        layout, context.config.checkpoint, len(plan.tasks), incarnation, rank, size
     ) as writer:
         halt = HaltWatch(layout, incarnation, lambda: ranks.world.is_master)
         ranks.stop.poll = _looking(halt, writer)
@@ -294,7 +294,8 @@ def _begin(
     context, plan = load_run(layout)
     hosts = [peer.host for peer in ranks.world.peers]
     write_incarnation(layout, incarnation, hosts, context.basis, code)
-    begin_checkpoint(layout, context.config.checkpoint, plan, incarnation, ranks.world.size)
+    n_tasks, n_ranks = len(plan.tasks), ranks.world.size
+    begin_checkpoint(layout, context.config.checkpoint, n_tasks, incarnation, n_ranks)
     beat(layout)
     return incarnation
 

@@ -10,8 +10,8 @@ from mpipipe.data.outcome import OutcomeKind
 from mpipipe.parallel.host import memory_bytes
 from mpipipe.parallel.launch import Ranks
 from mpipipe.parallel.progress import make_progress
-from mpipipe.parallel.tasks import NO_AFFINITY, PhaseReport, Policy, SpecTable, TaskResult
-from mpipipe.run.attempts import encode_attempt
+from mpipipe.parallel.tasks import NO_AFFINITY, PhaseReport, Policy, SpecTable
+from mpipipe.run.checkpoint import committing
 from mpipipe.run.context import RunContext
 from mpipipe.run.handover import Handover
 from mpipipe.run.ledger import NO_OUTCOME, Committed
@@ -56,18 +56,10 @@ class PhaseWork:
             Of the tasks that were left.
         """
 
-        def commit(result: TaskResult) -> None:
-            with events.span("checkpoint", phase, len(result.payload)):
-                meta = encode_attempt(result)
-                kind = int(result.outcome.kind)
-                self.writer.append(
-                    phase, result.task_id, result.attempt, kind, result.payload, meta
-                )
-
         report = self.ranks.run_phase(
             phase,
             specs_of(plan.in_phase(phase), earlier, self.context),
-            commit,
+            committing(self.writer, phase),
             None if self.quiet else make_progress(plan.label, worker=self._worker),
             context=handover.encode(),
             policy=self._policy(),

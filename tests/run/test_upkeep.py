@@ -15,9 +15,8 @@ from mpipipe.run.checkpoint import geometry_for
 from mpipipe.run.drive import _refuse_lost
 from mpipipe.run.inspection import inspect
 from mpipipe.run.ledger import Committed, Ledger
-from mpipipe.run.plan import Plan, load_plan
+from mpipipe.run.plan import load_plan
 from mpipipe.run.sky_plan import plans_of
-from mpipipe.run.task import Draft, build_table
 from mpipipe.run.upkeep import compact, find_task, list_checkpoints, read_task, repair
 from mpipipe.store.checkpoint.geometry import Geometry
 from mpipipe.store.checkpoint.reader import CheckpointReader
@@ -153,8 +152,7 @@ def total_of(sizes: Geometry) -> int:
 @pytest.mark.parametrize("n_ranks", [1, 3, 1000])
 def test_sizes(n_tasks: int, n_ranks: int) -> None:
     """Every rank has regions to begin with; a small run does not look like terabytes."""
-    table = build_table(Draft("calibrate", n, "R22_S11", "r", ()) for n in range(n_tasks))
-    sizes = geometry_for(Plan("calibrate", "raw", None, table), 1, n_ranks, "run")
+    sizes = geometry_for(n_tasks, 1, n_ranks, "run")
     assert 4 * n_ranks <= sizes.n_regions <= 64 * n_ranks, "files by ranks, not by tasks"
     assert sizes.region_bytes <= max(64 << 20, total_of(sizes) // (32 * n_ranks))
     total = total_of(sizes)
