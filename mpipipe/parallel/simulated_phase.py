@@ -45,6 +45,8 @@ class Machine:
         Of a record; the next task runs meanwhile.
     start_s
         From the start of the phase to the first assignment.
+    gap_s
+        From the end of a task to the beginning of the next one, if that is there already.
     bandwidth, rank_bandwidth
         Bytes a second of the file system for all ranks, and for one.
     file_s
@@ -61,6 +63,7 @@ class Machine:
     master_s: float = 1e-5
     commit_s: float = 0.0
     start_s: float = 0.0
+    gap_s: float = 0.0
     bandwidth: float = math.inf
     rank_bandwidth: float = math.inf
     file_s: float = 0.0
@@ -234,14 +237,14 @@ class _Phase:
         whose = self.ranks[rank].life << _LIFE | rank
         heappush(self.heap, (when, self.n_events, what, whose, tasks))
 
-    def _begin(self, number: int, rank: _Rank) -> None:
-        """A rank takes its next task."""
+    def _begin(self, number: int, rank: _Rank, gap_s: float = 0.0) -> None:
+        """A rank takes its next task, after a gap."""
         task, attempt = rank.queue.popleft()
         place = task - self.first if self.is_dense else self.place[task]
-        rank.running, rank.begun = (task, attempt), self.now
+        rank.running, rank.begun = (task, attempt), self.now + gap_s
         rank.files_s = self._transfer(self.n_bytes[place])
         self.n_transfers += 1
-        self._push(self.now + self.seconds[place] + rank.files_s, _END, number)
+        self._push(rank.begun + self.seconds[place] + rank.files_s, _END, number)
 
     def _transfer(self, n_bytes: float) -> float:
         """Seconds for a task's files, with the bandwidth that is left by those that run."""
@@ -257,7 +260,7 @@ class _Phase:
         self.result.files_s += rank.files_s
         self.result.work_s += self.now - rank.begun - rank.files_s
         if rank.queue:
-            self._begin(number, rank)
+            self._begin(number, rank, self.machine.gap_s)
         machine = self.machine
         self._serve(self.now + machine.commit_s + machine.latency_s)
         self._carry_out(self.scheduler.on_outcome(number, task, attempt, OutcomeKind.DONE))
@@ -280,7 +283,7 @@ class _Phase:
         """A rank is lost, and what it was at."""
         if rank.running is not None:
             self.n_transfers -= 1
-            self.result.lost_s += self.now - rank.begun
+            self.result.lost_s += max(self.now - rank.begun, 0.0)
         rank.running, rank.life = None, rank.life + 1
         rank.queue.clear()
         self.result.n_lost += 1

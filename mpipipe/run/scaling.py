@@ -36,6 +36,8 @@ class Measured:
         Seconds of a read or write that has nothing to do with its size, and bytes a second.
     commit_s, master_s
         Of a record; of the master for an outcome.
+    start_s, gap_s
+        From the start of the phase to the first task; from a task to the next of its rank.
     wall_s, n_ranks
         Of the phase itself.
     """
@@ -47,6 +49,8 @@ class Measured:
     bandwidth: float
     commit_s: float
     master_s: float
+    start_s: float
+    gap_s: float
     wall_s: float
     n_ranks: int
 
@@ -56,23 +60,30 @@ class Measured:
         return Machine(
             master_s=self.master_s,
             commit_s=self.commit_s,
+            start_s=self.start_s,
+            gap_s=self.gap_s,
             rank_bandwidth=self.bandwidth,
             file_s=self.file_s,
         )
 
 
-def measure(events: np.ndarray) -> Measured:
+def measure(events: np.ndarray, name: str = PHASE) -> Measured:
     """Costs from the events of a run, rows of `mpipipe.trace.eventfile.EVENTS`.
+
+    Parameters
+    ----------
+    name
+        The phase.
 
     Raises
     ------
     ConfigError
         If it has not calibrated at least three exposures.
     """
-    tasks = events[(events["kind"] == b"task") & (events["name"] == PHASE.encode())]
+    tasks = events[(events["kind"] == b"task") & (events["name"] == name.encode())]
     if len(tasks) < _LEAST_TASKS:
         raise ConfigError(
-            f"its events tell of {len(tasks)} tasks of {PHASE}; it takes {_LEAST_TASKS}",
+            f"its events tell of {len(tasks)} tasks of {name}; it takes {_LEAST_TASKS}",
             way_out="name a run that has done more, or another start of it (--incarnation)",
         )
     is_file = np.isin(events["kind"], (b"read", b"write"))
@@ -86,8 +97,8 @@ def measure(events: np.ndarray) -> Measured:
     spent = np.bincount(place, files["duration"], len(numbers))
     n_bytes = np.bincount(place, files["nBytes"], len(numbers))
     file_s, bandwidth = _line(files["nBytes"].astype(float), files["duration"])
-    commits = events[(events["kind"] == b"checkpoint") & (events["name"] == PHASE.encode())]
-    phase = events[(events["kind"] == b"phase") & (events["name"] == PHASE.encode())]
+    commits = events[(events["kind"] == b"checkpoint") & (events["name"] == name.encode())]
+    phase = events[(events["kind"] == b"phase") & (events["name"] == name.encode())]
     return Measured(
         np.maximum(duration - spent, 0.0),
         n_bytes,
@@ -96,6 +107,8 @@ def measure(events: np.ndarray) -> Measured:
         bandwidth,
         float(np.median(commits["duration"])) if len(commits) else 0.0,
         _master_s(phase, len(numbers)),
+        max(float(tasks["start"].min() - phase["start"].min()), 0.0) if len(phase) else 0.0,
+        _gap_s(tasks),
         float(phase["duration"].max()) if len(phase) else 0.0,
         len(phase),
     )
@@ -127,6 +140,14 @@ def _master_s(phase: np.ndarray, n_tasks: int) -> float:
     cpu = phase["cpu"][np.argsort(phase["rank"])].astype(float)
     more = (cpu[0] - float(np.median(cpu[1:]))) / n_tasks
     return max(more, Machine().master_s)
+
+
+def _gap_s(tasks: np.ndarray) -> float:
+    """The median time from the end of a task to the beginning of its rank's next one."""
+    ordered = tasks[np.lexsort((tasks["start"], tasks["rank"]))]
+    gaps = ordered["start"][1:] - (ordered["start"] + ordered["duration"])[:-1]
+    gaps = gaps[ordered["rank"][1:] == ordered["rank"][:-1]]
+    return max(float(np.median(gaps)), 0.0) if len(gaps) else 0.0
 
 
 def load_like(measured: Measured, n_tasks: int, n_ccds: int, seed: int) -> Load:

@@ -16,13 +16,15 @@ from mpipipe.trace.eventfile import EVENTS
 from .conftest import Mpipipe
 
 LATENCY, BANDWIDTH = 0.02, 50e6
+PACE = 2.35
+"""Seconds from the start of a task to that of the next."""
 
 
 def made_up(n_tasks: int, ranks: int = 2) -> np.ndarray:
     """Events of tasks of two seconds of work that read two files each, of known speed."""
     rows = []
     for task in range(n_tasks):
-        rank, start = task % ranks, 10.0 * (task // ranks)
+        rank, start = task % ranks, 0.1 + PACE * (task // ranks)
         files = 0.0
         for n_bytes in (5_000_000, 10_000_000 + 1000 * task):
             took = LATENCY + n_bytes / BANDWIDTH
@@ -44,6 +46,8 @@ def test_known_costs_are_recovered() -> None:
     assert measured.n_files == 2
     assert measured.commit_s == pytest.approx(0.003)
     assert measured.master_s == pytest.approx(0.001, rel=1e-3)
+    assert measured.start_s == pytest.approx(0.1)
+    assert measured.gap_s == pytest.approx(PACE - 2 - 2 * LATENCY - 15e6 / BANDWIDTH, abs=1e-3)
 
 
 def test_what_is_foreseen() -> None:
