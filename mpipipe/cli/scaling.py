@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mpipipe.cli import sweep
 from mpipipe.cli.options import IncarnationOption, JsonOption, RunArgument
 
 if TYPE_CHECKING:
     from mpipipe.parallel.simulated_phase import Simulated
 
 app = typer.Typer(
-    help="What limits a run on many ranks.\n\nExample: mpipipe scaling simulate RUN",
+    help="What limits a run on many ranks: measured in sweeps, fitted, predicted; or simulated.\n\n"
+    "Example: mpipipe scaling simulate RUN",
     no_args_is_help=True,
 )
 
 
-@app.callback()
-def _root() -> None:
-    """Keep the name of the command below."""
+app.command(name="run")(sweep.run)
+app.command()(sweep.fit)
+app.command()(sweep.predict)
+app.command()(sweep.plot)
+app.command()(sweep.export)
+app.command(hidden=True)(sweep.rank)
 
 
 @app.command()
@@ -68,18 +73,12 @@ def simulate(
       mpipipe scaling simulate RUN --ranks 1000,10000,100000 --tasks 189000 --bandwidth 500
       mpipipe scaling simulate RUN --ranks 1000 --tasks 189000 --lifetime 2000
     """
-    from mpipipe.data.errors import ConfigError
     from mpipipe.run.scaling import foresee, measure
+    from mpipipe.run.sweep import parse_ranks
     from mpipipe.run.traces import read_run_events
     from mpipipe.store.layout import RunLayout
 
-    try:
-        numbers = [int(word) for word in ranks.split(",")]
-    except ValueError:
-        numbers = [0]
-    if min(numbers) < 1:
-        raise ConfigError(f"{ranks!r} is no list of numbers of ranks", key="--ranks",
-                          way_out="--ranks 1,10,100")  # fmt: skip
+    numbers = parse_ranks(ranks)
     number, events = read_run_events(RunLayout.at(run), incarnation)
     measured = measure(events)
     asked = {

@@ -1,0 +1,1 @@
+"""What a run takes on any number of ranks: terms fitted to the events of measured runs."""
