@@ -23,7 +23,7 @@ from mpipipe.run.ledger import Ledger
 from mpipipe.run.plan import load_plan, load_run, require_run
 from mpipipe.run.sky_plan import SOURCES
 from mpipipe.run.task import Draft, Task
-from mpipipe.stages.sfm.sky_rows import EXPOSURE_SRC, sky_rows_of
+from mpipipe.stages.sfm.sky_rows import EXPOSURE_SRC, LATER_COLUMNS, sky_rows_of
 from mpipipe.store.checksums import sha256_file
 from mpipipe.store.hdf5 import opened_catalogue, read_catalogue
 from mpipipe.store.layout import BOOKS, RunLayout
@@ -136,7 +136,7 @@ def _exposures(path: Path) -> Iterator[_Exposure]:
 
 
 def _has_all(names: tuple[str, ...] | None) -> bool:
-    return set(EXPOSURE_SRC.dtype.names or ()) <= set(names or ())
+    return set(EXPOSURE_SRC.dtype.names or ()) - LATER_COLUMNS <= set(names or ())
 
 
 @functools.lru_cache(maxsize=1024)

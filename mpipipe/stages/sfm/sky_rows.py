@@ -23,6 +23,8 @@ _WHERE = ("ra", "dec", "raErr", "decErr", "ra_dec_Cov")
 _RADII = ("petroRadius", "petroR50", "petroR90")
 _MOMENTS = ("ixx", "iyy", "ixy", "psfIxx", "psfIyy", "psfIxy")
 _SLOPES = ("raRefractionSlope", "decRefractionSlope", "refractionSlopeErr")
+LATER_COLUMNS = frozenset((*_SLOPES, "refractionColor"))
+"""Columns of `EXPOSURE_SRC` that tables of earlier versions lack: nothing is known of refraction."""
 _ADDED = (
     {name: name for name in ("band", "mjd", "fwhm", *_SLOPES, "refractionColor")}
     | {name: f"{name}Sky" for name in (*_MOMENTS, *_RADII)}
@@ -85,10 +87,12 @@ def with_sky_rows(src: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def sky_rows_of(rows: np.ndarray) -> np.ndarray:
-    """The rows of `SOURCE` that rows of `EXPOSURE_SRC` were made of."""
+    """The rows of `SOURCE` that rows of `EXPOSURE_SRC` were made of; those may lack
+    `LATER_COLUMNS`."""
     found = _as_measured(rows, ~rows[_UNPLACED.name])
     for name, called in _ADDED.items():
-        found[name] = rows[called]
+        if called in rows.dtype.fields or called not in LATER_COLUMNS:
+            found[name] = rows[called]
     return found
 
 
