@@ -55,9 +55,10 @@ limited() {
     local seconds=$1 sid code=0
     shift
     # A background child leads no process group, so setsid does not fork: its pid is the session.
-    setsid timeout -k 5 "$seconds" "$@" &
+    # It may need a while to end what it has started in sessions of their own.
+    setsid timeout -k 40 "$seconds" "$@" &
     sid=$!
-    trap 'end_session '"$sid"'; exit 130' INT TERM
+    trap 'kill -TERM '"$sid"'; wait '"$sid"' || true; end_session '"$sid"'; exit 130' INT TERM
     wait "$sid" || code=$?
     trap - INT TERM
     end_session "$sid"

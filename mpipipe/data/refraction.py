@@ -18,9 +18,9 @@ COLOURS: tuple[tuple[str, str], ...] = (
     ("r", "i"),
     ("B", "V"),
     ("V", "I"),
-    ("gaia_bp", "gaia_rp"),
 )
-"""Blue and red band of colours that refraction may go by, the best first."""
+"""Blue and red band of colours that refraction may go by, the best first: such as the objects of
+surveys have themselves. (Gaia's bands are nobody else's, so objects would lack their colour.)"""
 
 _PIVOTS = {
     ("g", "i"): 1.0,

@@ -84,6 +84,7 @@ watch_first_node() {
         # shellcheck disable=SC2016 # for the shell there
         srun --overlap --nodes=1 --ntasks=1 --nodelist="$host" --mem=0 bash -c 'while sleep 30; do
                 job=$(scontrol -o show job "$SLURM_JOB_ID") || continue
+                if [[ $job != *" BatchHost="* ]]; then continue; fi
                 nodes=${job##* NodeList=} first=${job##* BatchHost=}
                 if ! scontrol show hostnames "${nodes%% *}" | grep -qxF "${first%% *}"; then
                     scontrol requeue "$SLURM_JOB_ID"

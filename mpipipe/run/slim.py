@@ -6,6 +6,7 @@ the same to the bit, and nothing whose raw frames or masters are not there as th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -108,7 +109,8 @@ def slim(
     for product in products:
         path = layout.inside(product.path)
         if product.kind == "calexp":
-            keep_head(path)
+            with contextlib.suppress(BadDataError):  # a damaged one has no head worth keeping
+                keep_head(path)
         path.unlink(missing_ok=True)
     return Slimmed(len(products), n_bytes, proven, tuple(kept))
 

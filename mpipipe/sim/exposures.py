@@ -335,11 +335,11 @@ def draw_bodies(
 def _refracted(
     survey: Survey, visit: Visit, wcs: CcdWcs, rows: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions moved towards the zenith by colour."""
+    """Positions moved by colour: blue sources towards the zenith."""
     size = survey.of_band("refraction", visit.band)
     if size == 0.0:
         return x, y
-    colour = (rows["mag_g"] - rows["mag_i"]).astype(float) - 1.0
+    colour = 1.0 - (rows["mag_g"] - rows["mag_i"]).astype(float)
     amount = size / 3600.0 * np.sqrt(visit.airmass**2 - 1.0) * colour
     angle = np.radians(visit.zenith_angle)
     inverse = np.linalg.inv(wcs.cd)

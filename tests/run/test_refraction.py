@@ -57,7 +57,7 @@ def test_slopes_are_those_of_the_atmosphere(survey: Path, layout: RunLayout) -> 
         rows = source[source["visit"] == visit["number"]]
         size = 1e3 * SIZES[visit["band"]] * np.sqrt(visit["airmass"] ** 2 - 1.0)
         angle = np.radians(visit["zenith_angle"])
-        true = size * np.array([np.sin(angle), np.cos(angle)])
+        true = -size * np.array([np.sin(angle), np.cos(angle)])
         slope = np.stack([rows["raRefractionSlope"], rows["decRefractionSlope"]])
         error = float(np.median(rows["refractionSlopeErr"]))
         assert 0.0 < error < 20.0

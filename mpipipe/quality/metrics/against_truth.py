@@ -104,7 +104,12 @@ def _without_refraction(data: RunData, rows: Columns) -> Columns:
     """Sources with what refraction does by colour taken off their positions, where it is known."""
     names = ("raRefraction", "decRefraction")
     try:
-        found = data.read("source", ("id", *names), later=dict.fromkeys(names, 0.0))
+        found = data.read(
+            "source",
+            ("id", *names),
+            later=dict.fromkeys(names, 0.0),
+            keep=lambda chunk: np.isin(chunk["id"], rows["id"]),
+        )
     except NotMeasurable:  # no objects, so no colours
         return rows
     order = np.argsort(found["id"], kind="stable")

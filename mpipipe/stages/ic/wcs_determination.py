@@ -39,6 +39,10 @@ _UNKNOWN_ERROR = 0.5
 """Of a coordinate without an error, pixels."""
 _FAINTER = (1.0, 0.5, 0.25)
 """Factors on the least SNR, tried until the fit has enough stars."""
+_LEAST_KNOWN = 0.5
+"""Share of the reference stars that must have a band for refraction to go by it."""
+_COLOUR_ERROR = 0.15
+"""Largest error of a star's colour that refraction is fitted to, mag; unknown ones pass."""
 _SIZE_RANGE = (0.8, 1.25)
 """Of a star's second moments over those of the PSF."""
 
@@ -143,9 +147,7 @@ def wcs_determination(
     if not len(reference):
         raise BadDataError(f"reference catalogue {reference.name!r} has no stars around here")
     placed = placed_stars(reference, calexp)
-    colour = None
-    if config.fit_refraction:
-        colour = colour_among(reference.bands, config.refraction_colour)
+    colour = refraction_colour(reference, config, warnings) if config.fit_refraction else None
     order = brightest_first(reference, calexp.info.band)
     stars = all_stars(icSrc, placed, order, off_pivot(reference, colour))
     tiers = choose_stars(icSrc[stars.row], config)
@@ -237,12 +239,37 @@ def brightest_first(reference: ReferenceStars, band: str) -> np.ndarray:
     return np.argsort(magnitude, kind="stable")
 
 
+def refraction_colour(
+    reference: ReferenceStars, config: WcsDeterminationConfig, warnings: list[str]
+) -> Colour | None:
+    """The colour that refraction goes by: the one that is wished for, or the best of bands in which
+    half of the stars here are known; None, with a warning if one was wished for, if there is none.
+    """
+    if wanted := config.refraction_colour:
+        colour = colour_among(reference.bands, wanted)
+        if colour is None:
+            warnings.append(
+                f"refraction by {'-'.join(wanted)} is left out: {reference.name} has the bands "
+                f"{', '.join(reference.bands)}"
+            )
+        return colour
+    known = [
+        band
+        for band in reference.bands
+        if np.isfinite(reference.rows[f"mag_{band}"]).mean() >= _LEAST_KNOWN
+    ]
+    return colour_among(known)
+
+
 def off_pivot(reference: ReferenceStars, colour: Colour | None) -> np.ndarray | None:
-    """Colours of reference stars less the pivot, mag, NaN where unknown; None without a colour."""
+    """Colours of reference stars less the pivot, mag, NaN where unknown or too uncertain (a slope
+    over colours with errors comes out too small); None without a colour."""
     if colour is None:
         return None
-    blue, red = (reference.rows[f"mag_{band}"].astype(float) for band in (colour.blue, colour.red))
-    return colour.off_pivot(blue - red)
+    rows, bands = reference.rows, (colour.blue, colour.red)
+    blue, red = (rows[f"mag_{band}"].astype(float) for band in bands)
+    error = np.hypot(*(rows[f"mag_{band}_error"].astype(float) for band in bands))
+    return colour.off_pivot(np.where(error > _COLOUR_ERROR, np.nan, blue - red))
 
 
 def all_stars(

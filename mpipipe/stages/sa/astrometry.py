@@ -9,7 +9,15 @@ import numpy as np
 from numba import njit
 
 from mpipipe.stages.sa.epochs import Epochs
-from mpipipe.stages.sa.motion import ARCSEC, YEAR, along, axes, fit_motion, share_errors
+from mpipipe.stages.sa.motion import (
+    ARCSEC,
+    YEAR,
+    along,
+    axes,
+    chi2_in_common,
+    fit_motion,
+    share_errors,
+)
 from mpipipe.stages.sa.refraction import Refracted
 
 _MAS = ARCSEC * 1e3
@@ -128,7 +136,7 @@ def _solve(
         middle = _mean_time(years, weights)
         years -= middle
         n_parameters = _model(years, weights, factors, base, values, covariance)
-        chi2 = fit_motion(years, places, weights, factors, n_parameters, values, covariance)
+        fit_motion(years, places, weights, factors, n_parameters, values, covariance)
         row = table[k]
         row[:] = np.nan
         row[0], row[1] = _sky(origin, plane, values[0] / _MAS, values[1] / _MAS)
@@ -141,7 +149,9 @@ def _solve(
         if known:
             share_errors(years, shared[taken], weights, factors, n_parameters, covariance)
             _fill_errors(row, covariance, n_parameters)
-            row[16] = chi2
+            row[16] = chi2_in_common(
+                years, places, shared[taken], weights, factors, n_parameters, values
+            )
         if n > 1 and row[17] > 0:
             row[18] = _rms(years, places, factors, values, row[17])
     return table

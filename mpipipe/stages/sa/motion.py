@@ -161,6 +161,63 @@ def share_errors(
 
 
 @njit(cache=True)
+def chi2_in_common(
+    years: np.ndarray,
+    places: np.ndarray,
+    shared: np.ndarray,
+    weights: np.ndarray,
+    factors: np.ndarray,
+    n_parameters: int,
+    values: np.ndarray,
+) -> float:
+    """Least chi2 of positions that have an error in common, by the inverse of their whole
+    covariance (Sherman & Morrison 1950); parameters as in `fit_motion` and `share_errors`.
+
+    The fit itself took each position's whole error for its own, so that its residuals are not the
+    least: what is left between both is taken off.
+    """
+    row = np.zeros((2, 5))
+    row[0, 0] = row[1, 1] = 1.0
+    normal, inverse = np.zeros((n_parameters, n_parameters)), np.zeros((5, 5))
+    right, common = np.zeros(n_parameters), np.zeros(n_parameters)
+    chi2 = pull = strength = 0.0
+    for i in range(len(years)):
+        _design(row, years[i], factors[i])
+        x, y = places[i]
+        for a in range(n_parameters):
+            x -= row[0, a] * values[a]
+            y -= row[1, a] * values[a]
+        wxx, wxy, wyy = weights[i]
+        # Weights without the common error.
+        sx, sy = shared[i]
+        ux, uy = wxx * sx + wxy * sy, wxy * sx + wyy * sy
+        rest = 1.0 - sx * ux - sy * uy
+        wxx, wxy, wyy = wxx + ux * ux / rest, wxy + ux * uy / rest, wyy + uy * uy / rest
+        ux, uy = wxx * sx + wxy * sy, wxy * sx + wyy * sy
+        chi2 += wxx * x * x + 2.0 * wxy * x * y + wyy * y * y
+        pull += ux * x + uy * y
+        strength += ux * sx + uy * sy
+        for a in range(n_parameters):
+            wx, wy = wxx * row[0, a] + wxy * row[1, a], wxy * row[0, a] + wyy * row[1, a]
+            right[a] += wx * x + wy * y
+            common[a] += wx * sx + wy * sy
+            for b in range(n_parameters):
+                normal[a, b] += wx * row[0, b] + wy * row[1, b]
+    if strength == 0.0:
+        return chi2
+    chi2 -= pull * pull / (1.0 + strength)
+    for a in range(n_parameters):
+        right[a] -= common[a] * pull / (1.0 + strength)
+        for b in range(n_parameters):
+            normal[a, b] -= common[a] * common[b] / (1.0 + strength)
+    if _invert(normal, inverse):
+        for a in range(n_parameters):
+            for b in range(n_parameters):
+                chi2 -= right[a] * inverse[a, b] * right[b]
+    return max(chi2, 0.0)
+
+
+@njit(cache=True)
 def _design(row: np.ndarray, year: float, factor: np.ndarray) -> None:
     row[0, 2] = row[1, 3] = year
     row[0, 4], row[1, 4] = factor

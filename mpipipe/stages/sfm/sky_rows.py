@@ -24,7 +24,7 @@ _RADII = ("petroRadius", "petroR50", "petroR90")
 _MOMENTS = ("ixx", "iyy", "ixy", "psfIxx", "psfIyy", "psfIxy")
 _SLOPES = ("raRefractionSlope", "decRefractionSlope", "refractionSlopeErr")
 LATER_COLUMNS = frozenset((*_SLOPES, "refractionColor"))
-"""Columns of `EXPOSURE_SRC` that tables of earlier versions lack: nothing is known of refraction."""
+"""Columns of `EXPOSURE_SRC` that tables of earlier versions lack: they know of no refraction."""
 _ADDED = (
     {name: name for name in ("band", "mjd", "fwhm", *_SLOPES, "refractionColor")}
     | {name: f"{name}Sky" for name in (*_MOMENTS, *_RADII)}

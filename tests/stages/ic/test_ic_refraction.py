@@ -81,10 +81,35 @@ def test_it_stays_out_where_there_is_none() -> None:
 def test_too_few_colours_leave_everything_as_without(known: float) -> None:
     given, _, _ = coloured(4, STEP, known)
     other, _, _ = coloured(4, STEP, known)
-    one, two = solved(given), solved(other, fit_refraction=False)
+    one = solved(given, refraction_colour=("g", "i"))
+    two = solved(other, fit_refraction=False)
     assert one.refraction is None
     assert one.sip.cards() == two.sip.cards()
     assert (given["icMatch"]["refId"] == other["icMatch"]["refId"]).all()
+
+
+def test_another_colour_serves_where_a_band_is_mostly_lacking() -> None:
+    given, _, _ = coloured(4, STEP, 0.3)
+    found = solved(given).refraction
+    assert found is not None and (found.blue, found.red) == ("g", "r")
+    assert np.abs(found.step - STEP / 0.7).max() < 4.0 * found.error
+
+
+def test_a_colour_that_the_catalogue_lacks_is_told() -> None:
+    given, _, _ = coloured(4, STEP)
+    assert solved(given, refraction_colour=("g", "z")).refraction is None
+    assert any("g-z" in text for text in given["warnings"])
+
+
+def test_uncertain_colours_do_not_flatten_the_slope() -> None:
+    given, _, _ = coloured(6, STEP)
+    rows, rng = given["reference"].rows, np.random.default_rng(6)
+    faint = rng.random(len(rows)) < 0.4
+    rows["mag_g"][faint] += rng.normal(0.0, 1.0, faint.sum())
+    rows["mag_g_error"][faint] = 1.0
+    found = solved(given).refraction
+    assert found is not None
+    assert np.abs(found.step - STEP).max() < 4.0 * found.error
 
 
 def test_stars_of_one_colour_tell_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Tables of one exposure: what association needs comes back, also from those of earlier versions."""
+"""Tables of one exposure: what association needs comes back, from those of earlier versions too."""
 
 from __future__ import annotations
 
