@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,45 @@ def test_cores_bound_what_is_computed() -> None:
     assert predict(model, 8, 640).terms[COMPUTE] == pytest.approx(8.0), "a core each"
 
 
+def test_contention_ends_at_what_was_measured() -> None:
+    """Two busy cores slow each other down by a tenth: what 10,000 of them do nobody has seen."""
+    slowed = [
+        replace(one, task_s=cpu, task_cpu_s=cpu, cores=2)
+        for one in made_up((1, 2, 4))
+        for cpu in [1.0 + 0.1 * (min(one.n_ranks, 2) - 1)]
+    ]
+    model = fit(slowed, leave_out=False)
+    assert Column(busy=1) in model.laws[TASK_CPU].columns
+    found = predict(model, 10_000, 10_000, n_draws=0)
+    assert found.terms[COMPUTE] == pytest.approx(1.1, rel=0.02)
+
+
+def test_one_number_of_ranks_gives_constants() -> None:
+    """Nothing can be left out then: the simplest law, the same one every time, no interval."""
+    runs = [one for one in made_up((4,), noise=0.03) if one.n_tasks == 960]
+    model, again = fit(runs), fit(runs)
+    assert len(runs) == 3
+    assert model.laws[SERIAL].columns == model.laws[COORDINATION].columns == (ONE,)
+    for name, law in model.laws.items():
+        assert len(law.columns) == 1, name
+        assert law.factors.tolist() == again.laws[name].factors.tolist(), name
+        assert law.draws.tolist() == again.laws[name].draws.tolist(), name
+    found = predict(model, 4, 960, cores=2)
+    assert math.isnan(found.low_s)
+    assert math.isnan(found.high_s)
+
+
+def test_scatter_is_of_repeats() -> None:
+    """Runs that were not repeated say nothing of it; of few repeats it is enlarged."""
+    first = made_up((1,))[0]
+    runs = [replace(first, wall_s=wall) for wall in (9.0, 10.0, 12.0)]
+    single = replace(first, n_tasks=7)
+    grown = math.sqrt(3 / 2)
+    expected = [-0.1 * grown, 0.0, 0.2 * grown]
+    assert fit([*runs, single], leave_out=False).scatter == pytest.approx(expected)
+    assert fit([single], leave_out=False).scatter == (0.0,)
+
+
 def test_files_that_crowd(model: Model) -> None:
     """Transfers slow each other down only while they are under way."""
     crowd = predict(model, 1000, 100_000, cores=1000)
@@ -173,12 +213,23 @@ def test_master_and_recovery(model: Model) -> None:
     assert phase >= 500_000 * 1e-5 * 0.999, "one master can not do it faster"
     free = predict(model, 1000, 100_000)
     lossy = predict(model, 1000, 100_000, Asked(lifetime_s=3.6e6, recovery_s=10.0, commit_s=1.0))
-    assert lossy.interval_s == pytest.approx(math.sqrt(2 * 1.0 * 3600))
     assert 0 < lossy.terms[RECOVERY] < 0.2 * free.wall_s
     restarted = predict(model, 1000, 100_000, Asked(lifetime_s=3.6e6, survives=False))
     assert restarted.terms[RECOVERY] > 0
     doomed = Asked(lifetime_s=100.0, recovery_s=60.0)
     assert math.isinf(predict(model, 1000, 1000, doomed).terms[RECOVERY]), "it never ends"
+
+
+@pytest.mark.parametrize("survives", [True, False])
+def test_syncs_lose_least(model: Model, survives: bool) -> None:
+    """The interval is where syncs and lost work add up to least: a rank's, or everybody's."""
+    asked = Asked(lifetime_s=3.6e6, commit_s=1.0, survives=survives)
+    found = predict(model, 1000, 100_000, asked, n_draws=0).interval_s
+    # Wall time lost in a second: by syncs, and of the half interval that every loss costs.
+    losses, shared = 1000 / 3.6e6, 1000 if survives else 1
+    intervals = np.geomspace(1.0, 1e5, 20_001)
+    lost = 1.0 / intervals + losses * intervals / 2 / shared
+    assert found == pytest.approx(intervals[np.argmin(lost)], rel=2e-3)
 
 
 @given(st.integers(1, 40), st.integers(1, 300))

@@ -267,7 +267,9 @@ def _weights(places: Sequence[At], values: np.ndarray, scale: np.ndarray) -> np.
 def _left_out(
     design: np.ndarray, values: np.ndarray, groups: np.ndarray, names: np.ndarray
 ) -> float:
-    """Mean error of the groups, each predicted from the others."""
+    """Mean error of the groups, each predicted from the others; infinite if there are none."""
+    if len(names) < 2:
+        return np.inf
     errors = []
     for name in names:
         inside = groups == name

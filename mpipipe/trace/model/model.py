@@ -19,6 +19,7 @@ Each is fitted to what the events of the runs say of it, not to wall times.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -120,7 +121,8 @@ class Model:
     left
         Runs predicted from those on other numbers of ranks.
     scatter
-        Wall times of runs over the median of their size, less one.
+        Wall times of runs over the median of their size, less one; without sizes that were not
+        repeated.
     """
 
     laws: dict[str, Law]
@@ -181,7 +183,7 @@ def fit(
         tuple(sorted({one.n_ranks for one in observations})),
         tuple(sorted({one.n_tasks for one in observations})),
         max(one.cores for one in observations),
-        scatter=tuple(_scatter(observations)),
+        scatter=tuple(_scatter(observations)) or (0.0,),
     )
     return replace(model, left=tuple(_left_out(observations, seed))) if leave_out else model
 
@@ -226,10 +228,13 @@ def _place(one: Observation, durations: np.ndarray) -> At:
 
 
 def _scatter(observations: Sequence[Observation]) -> Iterator[float]:
+    """Of repeats about their median, enlarged by what the median has taken of it."""
     for one in observations:
         size = one.n_ranks, one.n_tasks
         same = [other.wall_s for other in observations if (other.n_ranks, other.n_tasks) == size]
-        yield one.wall_s / float(np.median(same)) - 1
+        k = len(same)
+        if k > 1:
+            yield (one.wall_s / float(np.median(same)) - 1) * math.sqrt(k / (k - 1))
 
 
 def _left_out(observations: Sequence[Observation], seed: int) -> Iterator[Left]:

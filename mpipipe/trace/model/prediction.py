@@ -37,6 +37,7 @@ from mpipipe.trace.model.observation import (
 LEVEL = 95.0
 LEAST_MASTER_S = 1e-5
 """CPU seconds of the master for a task (`tools/bench_dispatch`), if a sweep shows less of it."""
+_LIMITS = (50 - LEVEL / 2, 50 + LEVEL / 2)
 _STEPS = 40
 
 
@@ -88,7 +89,7 @@ class Predicted:
         Seconds by term; they add up to it.
     low_s, high_s
         95 % of such runs: from the scatter of what was fitted and of repeats, and from how well the
-        model predicts runs that it has not seen.
+        model predicts runs that it has not seen; NaN where no run was left out to learn that.
     term_low_s, term_high_s
         The same for each term, from the scatter alone.
     work_s
@@ -155,19 +156,24 @@ def predict(
     if n_draws:
         drawn = [_terms(model, n_ranks, n_tasks, asked, uneven, k)[0] for k in range(n_draws)]
         table = np.array([[one[term] for term in terms] for one in drawn])
-        limits = (50 - LEVEL / 2, 50 + LEVEL / 2)
         for k, term in enumerate(terms):
-            low[term], high[term] = np.percentile(table[:, k], limits, method="nearest")
-        errors = np.array([one.error for one in model.left]) if model.left else np.zeros(1)
-        generator = np.random.default_rng(0)
-        off = 1 + np.maximum(generator.choice(errors, (20, n_draws)), -0.9)
-        repeat = 1 + generator.choice(np.array(model.scatter), (20, n_draws))
-        spread = table.sum(axis=1) / off * repeat
-        edges = np.percentile(spread, limits, method="nearest").tolist()
+            low[term], high[term] = np.percentile(table[:, k], _LIMITS, method="nearest")
+        if model.left:
+            edges = _edges(model, table.sum(axis=1))
     return Predicted(
         n_ranks, n_tasks, wall, terms, edges[0], edges[1], low, high, work,
         n_ranks / max(model.ranks), interval,
     )  # fmt: skip
+
+
+def _edges(model: Model, drawn: np.ndarray) -> list[float]:
+    """Of wall times: of the fits, as far off as runs left out were, scattered as repeats are."""
+    generator = np.random.default_rng(0)
+    errors = np.array([one.error for one in model.left])
+    off = 1 + np.maximum(generator.choice(errors, (20, len(drawn))), -0.9)
+    repeat = 1 + generator.choice(np.array(model.scatter), (20, len(drawn)))
+    found: list[float] = np.percentile(drawn / off * repeat, _LIMITS, method="nearest").tolist()
+    return found
 
 
 def _terms(
@@ -177,7 +183,8 @@ def _terms(
     cores = asked.cores or n_ranks
     n_bytes = model.n_bytes if asked.n_bytes is None else asked.n_bytes
     busy = min(n_ranks, cores)
-    plain = At(n_ranks, n_tasks, n_ranks / busy, busy)
+    # Of how many busy cores slow each other down no more is known than was measured: of one host.
+    plain = At(n_ranks, n_tasks, n_ranks / busy, min(busy, model.cores))
 
     def law(name: str, place: At = plain) -> float:
         return model.laws[name].at(place, draw)
@@ -238,8 +245,9 @@ def _recovery(
 ) -> tuple[float, float]:
     """Seconds lost with ranks, and the interval between syncs that loses least.
 
-    Of every loss stay half a task and what was not yet synced, half an interval on the mean; all
-    wait for the recovery, or start again.
+    Of every loss stay half a task and what was not yet synced, half an interval on the mean: of
+    one rank, and its work is shared by all, if they go on; of all, if the run starts again. So the
+    best interval follows from the life of a rank, or of the run. All wait for the recovery.
 
     References
     ----------
@@ -248,7 +256,8 @@ def _recovery(
     if not math.isfinite(asked.lifetime_s):
         return 0.0, math.nan
     mtbf = asked.lifetime_s / n_ranks
-    interval = math.sqrt(2 * asked.commit_s * mtbf) if asked.commit_s > 0 else 0.0
+    life = asked.lifetime_s if asked.survives else mtbf
+    interval = math.sqrt(2 * asked.commit_s * life) if asked.commit_s > 0 else 0.0
     lost = (task_s + interval) / 2
     pause = asked.recovery_s if asked.survives else asked.recovery_s + terms[START_UP] + lost
     each = pause + (lost / n_ranks if asked.survives else 0.0)
