@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mpipipe.data.errors import ConfigError
+from mpipipe.data.errors import ConfigError, MpipipeError
 from mpipipe.data.outcome import Outcome, OutcomeKind
 from mpipipe.parallel.clocks import behind_master
 from mpipipe.parallel.exchange import exchange
 from mpipipe.parallel.launch import Ranks
-from mpipipe.parallel.tasks import SpecTable, TaskReport, TaskResult
+from mpipipe.parallel.tasks import PhaseReport, SpecTable, TaskReport, TaskResult
 from mpipipe.parallel.together import on_master, together
 from mpipipe.run.checkpoint import begin_checkpoint, committing, open_checkpoint
 from mpipipe.store.checkpoint.syncing import Durability
@@ -33,6 +33,7 @@ PHASE = "synthetic"
 _DONE = Outcome(OutcomeKind.DONE)
 _ROW = np.dtype([("task", "<i8"), ("value", "<f8", (7,))])
 _ROUND_BYTES = 1 << 24
+_BLOCK = 1 << 20
 _DEADLINE_S = 900.0
 _INCARNATION = 1
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -47,13 +48,13 @@ class Synthetic:
     sleep, compute
         Seconds without CPU, and of CPU.
     bytes
-        That it writes, syncs and reads again, in all.
+        That it writes, syncs if the load is cold, and reads again, in all.
     files
         Files that it writes them to.
     spread
         Of the logarithm of what each task does about the mean.
     record
-        Bytes that it commits.
+        Bytes that it commits, 1 MiB at most.
     rows
         Of 64 bytes each, that it gives to the exchange.
     """
@@ -94,6 +95,8 @@ class Synthetic:
             raise _senseless("such a task does nothing")
         if task.bytes and not task.files:
             raise _senseless("bytes go to files: at least one")
+        if task.record > _BLOCK:
+            raise _senseless(f"a record of {task.record} bytes: {_BLOCK} at most")
         return task
 
 
@@ -129,6 +132,11 @@ class Load:
         found: np.ndarray = np.exp(spread * drawn - spread**2 / 2)
         return found
 
+    def deadline_s(self, n_ranks: int) -> float:
+        """After which a task hangs: the longest would have ended, all ranks on one core."""
+        each = self.task.sleep + self.task.compute * n_ranks
+        return _DEADLINE_S + each * float(self.sizes().max(initial=0.0))
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -150,7 +158,7 @@ class Worker:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", self.load.sizes())
         # Nothing compresses it, should a file system try.
-        object.__setattr__(self, "block", np.random.default_rng(0).bytes(1 << 20))
+        object.__setattr__(self, "block", np.random.default_rng(0).bytes(_BLOCK))
 
     def __call__(self, phase: str, task_id: int, attempt: int) -> TaskReport:
         """Do one task."""
@@ -229,7 +237,13 @@ def read_load(folder: Path) -> Load:
 
 
 def be_rank(folder: Path) -> None:
-    """What a rank does: all tasks of a folder. Collective."""
+    """What a rank does: all tasks of a folder. Collective.
+
+    Raises
+    ------
+    MpipipeError
+        If not all tasks are done: what such a run takes measures nothing.
+    """
     layout = RunLayout.at(folder)
     load = read_load(layout.root)
     files = layout.root / "files"
@@ -239,8 +253,10 @@ def be_rank(folder: Path) -> None:
         events.start(layout.trace_of(_INCARNATION), rank)
         events.note_clock(behind_master(ranks.world))
         number = np.arange(load.n_tasks)
-        tasks = SpecTable(number, np.ones(load.n_tasks), np.full(load.n_tasks, -1), _DEADLINE_S)
         config, size = _AsUsual(), ranks.world.size
+        tasks = SpecTable(
+            number, np.ones(load.n_tasks), np.full(load.n_tasks, -1), load.deadline_s(size)
+        )
         mine: list[int] = []
         with open_checkpoint(layout, config, load.n_tasks, _INCARNATION, rank, size) as writer:
             commit = committing(writer, PHASE)
@@ -252,8 +268,8 @@ def be_rank(folder: Path) -> None:
             report = ranks.run_phase(PHASE, tasks, commit_mine)
             with events.span("checkpoint", "sync"):
                 writer.sync()
+        on_master(ranks.world, lambda: _insist(layout, report))
         _exchange(ranks, load, np.array(mine, dtype=np.int64))
-        on_master(ranks.world, lambda: _end(layout, report.all_well))
         events.flush()
 
 
@@ -288,6 +304,15 @@ def _exchange(ranks: Ranks, load: Load, mine: np.ndarray) -> None:
     world.step(all_rows, "exchange")
 
 
-def _end(layout: RunLayout, all_well: bool) -> int:
-    write_json_atomically(layout.root / "ended.json", {"all_well": all_well})
-    return 0
+def _insist(layout: RunLayout, report: PhaseReport) -> int:
+    """That all tasks are done."""
+    n_tasks, n_done = len(report.kinds), report.counts.get(OutcomeKind.DONE, 0)
+    if n_done < n_tasks:
+        reasons = (task.outcome.reason for task in report.summaries if task.outcome.reason)
+        why = next(reasons, "the run was asked to stop" if report.interrupted else "")
+        raise MpipipeError(
+            f"{n_tasks - n_done} of {n_tasks} tasks not done: no measurement"
+            + (f"; {why}" if why else ""),
+            file=layout.root,
+        )
+    return n_done
