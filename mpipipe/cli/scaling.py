@@ -42,18 +42,18 @@ def simulate(
     ccds: Annotated[int, typer.Option("--ccds", min=1, help="CCDs of the camera.")] = 189,
     bandwidth: Annotated[
         float | None,
-        typer.Option("--bandwidth", min=0.0, metavar="GB/s", help="Of the file system, in all."),
+        typer.Option("--bandwidth", min=1e-9, metavar="GB/s", help="Of the file system, in all."),
     ] = None,
     rank_bandwidth: Annotated[
         float | None,
-        typer.Option("--rank-bandwidth", min=0.0, metavar="GB/s", help="For a rank; as measured."),
+        typer.Option("--rank-bandwidth", min=1e-9, metavar="GB/s", help="For a rank; as measured."),
     ] = None,
     latency: Annotated[
         float, typer.Option("--latency", min=0.0, metavar="US", help="Of a message, microseconds.")
     ] = 50.0,
     lifetime: Annotated[
         float | None,
-        typer.Option("--lifetime", min=0.0, metavar="HOURS", help="Mean life of a rank; endless."),
+        typer.Option("--lifetime", min=1e-6, metavar="HOURS", help="Mean life of a rank; endless."),
     ] = None,
     recovery: Annotated[
         float, typer.Option("--recovery", min=0.0, metavar="S", help="Seconds after a loss.")

@@ -69,6 +69,9 @@ def run(
         typer.Option("--foreign", min=0.0, max=1.0, help="Share of the cores others may use."),
     ] = 0.03,
     tries: Annotated[int, typer.Option("--tries", min=1, help="Of a run that is disturbed.")] = 3,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Make runs again that are there, but were disturbed.")
+    ] = False,
     cores: Annotated[
         int, typer.Option("--cores", min=0, help="Of all ranks together; 0: as the host says.")
     ] = 0,
@@ -86,8 +89,8 @@ def run(
     Strong (--tasks: as many for all) and weak (--tasks-per-rank) sweeps, each run repeated, in
     random order. Synthetic tasks go through scheduler, task processes, checkpoint, exchange and
     events as real ones do. Runs during which others use more of the cores than --foreign are made
-    again, and flagged if they are never left alone. Ctrl-C keeps what is done; the same command
-    goes on.
+    again, and flagged if they are never left alone; with --launcher and on several nodes it is not
+    known what others use. Ctrl-C keeps what is done; the same command goes on.
 
     \b
     Examples:
@@ -95,10 +98,9 @@ def run(
       mpipipe scaling run -o S --ranks 1,2,4,8 --tasks 64 --tasks-per-rank 8 --synthetic bytes=32M
       mpipipe scaling run -o S --ranks 1,2 --raw RAW --options "--calibs CALIBS --refcat REFCAT"
     """
-    import shlex
-
     from mpipipe.cli.exits import Exit
     from mpipipe.data.errors import ConfigError
+    from mpipipe.parallel.signals import ended_as_by_ctrl_c
     from mpipipe.run.sweep import How, Sizes, Work, parse_ranks, run_sweep
     from mpipipe.run.synthetic import Synthetic
 
@@ -109,22 +111,34 @@ def run(
         raise ConfigError(f"{cache!r} is neither warm nor cold", key="--cache")
     folders = tuple(str(folder.absolute()) for folder in raw or ())
     task = Synthetic.parse(synthetic) if synthetic else None
-    work = Work(task, folders, tuple(shlex.split(options)), cache == "cold", seed)
+    work = Work(task, folders, _words(options), cache == "cold", seed)
     sizes = Sizes(parse_ranks(ranks), tasks, tasks_per_rank, repeats)
-    how = How(foreign, tries, launcher, cores, limit)
+    how = How(foreign, tries, launcher, cores, limit, redo)
 
     def tell(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
     try:
-        runs = run_sweep(output, work, sizes, how, tell)
+        with ended_as_by_ctrl_c():
+            runs = run_sweep(output, work, sizes, how, tell)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the same command goes on with {output}", err=True)
         raise typer.Exit(Exit.RESUME_ME) from None
     disturbed = sum(one.is_disturbed for one in runs)
     note = f", {disturbed} of them disturbed by others" if disturbed else ""
     typer.echo(f"{output}: {len(runs)} runs{note}")
+
+
+def _words(options: str) -> tuple[str, ...]:
+    import shlex
+
+    from mpipipe.data.errors import ConfigError
+
+    try:
+        return tuple(shlex.split(options))
+    except ValueError as error:
+        raise ConfigError(f"{options!r}: {error}", key="--options") from error
 
 
 def rank(folder: Annotated[Path, typer.Argument(metavar="FOLDER")]) -> None:
@@ -155,6 +169,22 @@ def fit(
         typer.echo(json.dumps(sweep_model.as_json(model)))
         return
     _tell_laws(model)
+    _tell_disturbed(folder)
+
+
+def _tell_disturbed(folder: Path) -> None:
+    from mpipipe.run.sweep import read_sweep
+
+    runs = read_sweep(folder)
+    disturbed = sum(one.is_disturbed for one in runs)
+    unknown = sum(one.foreign is None for one in runs)
+    if unknown:
+        typer.echo(f"of {unknown} of {len(runs)} runs it is not known whether they were disturbed")
+    if disturbed:
+        typer.echo(
+            f"{disturbed} of {len(runs)} runs were disturbed: "
+            f"the same `mpipipe scaling run` with --redo makes them again"
+        )
 
 
 def _tell_laws(model: Model) -> None:
@@ -179,6 +209,8 @@ def _tell_laws(model: Model) -> None:
             f"each without the runs on its ranks: median {100 * np.median(errors):.1f} %, "
             f"worst {100 * errors.max():.1f} %"
         )
+    else:
+        typer.echo("\nno run was left out: fewer than four numbers of ranks")
 
 
 def predict(
@@ -287,12 +319,18 @@ def _tell_predicted(found: list[Predicted]) -> None:
         )
         far = f"  (ranks measured x {one.reach:.3g})" if one.reach > 1 else ""
         typer.echo(
-            f"{one.n_ranks:8d}{one.wall_s:12.2f}{one.low_s:12.2f} -{one.high_s:10.2f}"
+            f"{one.n_ranks:8d}{one.wall_s:12.2f}{_interval(one):>24}"
             f"{100 * one.efficiency:11.1f} %  {most}{far}"
         )
+    if any(math.isnan(one.low_s) for one in found):
+        typer.echo("no interval: fewer than four numbers of ranks were measured")
     intervals = {one.interval_s for one in found if one.interval_s > 0}
     if intervals:
         typer.echo("syncs every " + ", ".join(f"{s:.0f} s" for s in sorted(intervals)) + " (Daly)")
+
+
+def _interval(one: Predicted) -> str:
+    return "-" if math.isnan(one.low_s) else f"{one.low_s:.2f} -{one.high_s:10.2f}"
 
 
 def plot(
@@ -301,7 +339,7 @@ def plot(
         Path, typer.Option("--output", "-o", metavar="FILE", help="Ends in .html or .png.")
     ],
     ranks: Annotated[
-        str, typer.Option("--ranks", metavar="N,N,...", help="Left out: to 100 times those swept.")
+        str, typer.Option("--ranks", metavar="N,N,...", help="Left out: to 10 times those swept.")
     ] = "",
     tasks: TasksOption = None,
     cores: CoresOption = None,

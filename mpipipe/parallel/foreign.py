@@ -7,6 +7,8 @@ import resource
 import time
 from pathlib import Path
 
+from mpipipe.parallel.host import cores
+
 _STAT = Path("/proc/stat")
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -36,14 +38,22 @@ def own_seconds() -> float:
 class ForeignWatch:
     """Tells what share of the cores others have used since it was made.
 
-    Meaningful once everything that was started meanwhile has ended. It sees this host alone.
+    Meaningful once everything that was started meanwhile has ended, and if all of it descends from
+    this process: it sees this host alone, and what others have started for us is others'.
     """
 
     def __init__(self) -> None:
         self._wall, self._busy, self._own = time.perf_counter(), busy_seconds(), own_seconds()
 
-    def share(self) -> float:
-        """Between 0 and 1."""
+    def share(self) -> float | None:
+        """At least 0.
+
+        None where it can not be known: the system does not tell, or we have only some of its cores,
+        and others may have used the rest without disturbing us.
+        """
+        busy, n_cores = busy_seconds(), os.cpu_count() or 1
+        if not busy or cores() < n_cores:
+            return None
         wall = max(time.perf_counter() - self._wall, 1e-9)
-        others = busy_seconds() - self._busy - (own_seconds() - self._own)
-        return max(others, 0.0) / (wall * (os.cpu_count() or 1))
+        others = busy - self._busy - (own_seconds() - self._own)
+        return max(others, 0.0) / (wall * n_cores)

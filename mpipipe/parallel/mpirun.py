@@ -59,12 +59,26 @@ def rank_environment() -> dict[str, str]:
 
 
 def run_to_end(
-    command: Sequence[str], seconds: float, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    fine: Sequence[int] = (0,),
 ) -> str:
     """Run a command; what it printed.
 
+    Parameters
+    ----------
+    seconds
+        That it may take.
+    environment
+        Its; None: that of ranks.
+    fine
+        Codes that it may end with.
+
     Raises
     ------
+    ConfigError
+        If there is no such command.
     MpipipeError
         If it fails or does not end in time; nothing of it is left running, then or when this is
         interrupted.
@@ -74,7 +88,7 @@ def run_to_end(
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             raise MpipipeError(f"{' '.join(command)}: did not end in {seconds:g} s") from None
-    if process.returncode:
+    if process.returncode not in fine:
         last = "\n".join(err.strip().splitlines()[-12:])
         raise MpipipeError(f"{' '.join(command)}: ended with {process.returncode}: {last}")
     return out
@@ -84,21 +98,34 @@ def run_to_end(
 def _session(
     command: Sequence[str], environment: Mapping[str, str] | None
 ) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=dict(environment or rank_environment()),
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=dict(environment or rank_environment()),
+        )
+    except OSError as error:
+        raise ConfigError(f"{command[0]!r} can not be started: {error.strerror}") from error
     try:
         yield process
     finally:
-        end_session(process.pid)
-        with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
-            process.communicate(timeout=_WAIT_S)
+        try:
+            # A launcher has ranks elsewhere, too, that it alone can end.
+            if process.poll() is None:
+                process.terminate()
+                _wait(process)
+        finally:
+            end_session(process.pid)
+            _wait(process)
+
+
+def _wait(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
+        process.communicate(timeout=_WAIT_S)
 
 
 def end_session(session: int) -> None:

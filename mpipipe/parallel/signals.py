@@ -53,6 +53,21 @@ _listening: StopRequest | None = None
 
 
 @contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `KeyboardInterrupt` inside, so that what was started is ended.
+
+    Who ignores them (nohup) goes on doing so. For the main thread.
+    """
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
     """Turn stop signals into a `StopRequest` while inside; nested calls share one.
 

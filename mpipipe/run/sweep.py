@@ -5,12 +5,15 @@ leaves ``runs/NAME.json`` and its events in ``runs/NAME/trace``. A sweep that is
 goes on with what is missing.
 
 On a machine that others use, too, a run counts as disturbed if they have used more of its cores
-than is allowed; it is repeated a few times, and the least disturbed one is kept, and flagged.
+than is allowed; it is repeated a few times, and the least disturbed one is kept, and flagged. Where
+it can not be known what others use (`How.sees_all`), no run is repeated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import math
 import os
 import random
@@ -20,21 +23,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from mpipipe.data.errors import BadDataError, ConfigError, MpipipeError
+from mpipipe.data.errors import BadDataError, ConfigError, MpipipeError, OutputError
 from mpipipe.parallel.foreign import ForeignWatch
 from mpipipe.parallel.host import cores
 from mpipipe.parallel.mpirun import run_to_end, start_words
+from mpipipe.run.prepare import find_files
 from mpipipe.run.synthetic import Load, Synthetic, write_load
 from mpipipe.run.traces import read_run_events
 from mpipipe.store.checksums import read_json, write_json_atomically
 from mpipipe.store.layout import RunLayout
-from mpipipe.trace.model.observation import Observation, observe
+from mpipipe.store.scan import find_raw_files
+from mpipipe.trace.model.observation import MEASURED, Observation, observe
 
 _FORMAT = 1
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _KEPT = ("trace", "load.json", "logs")
+_WENT_THROUGH = (0, 3)
+"""Codes of `mpipipe run`: done; done, but some data were partial or bad, as they may be."""
 _SECONDS_A_RANK = 1.0
 """What the start of a rank is expected to take of a core, for the time that is left."""
 
@@ -102,6 +109,8 @@ class How:
         Of all ranks together; 0: those of this host, times the nodes of the Slurm allocation.
     limit_s
         After which a run is given up.
+    redo
+        Whether runs are made again that were disturbed.
     """
 
     foreign: float = 0.03
@@ -109,12 +118,22 @@ class How:
     launcher: str = ""
     n_cores: int = 0
     limit_s: float = 3600.0
+    redo: bool = False
 
     @property
     def cores(self) -> int:
         """Of all ranks together."""
-        nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
-        return self.n_cores or cores() * (int(nodes) if nodes.isdecimal() else 1)
+        return self.n_cores or cores() * _n_nodes()
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether all ranks descend from us, and are here: those that srun starts do not."""
+        return not self.launcher and _n_nodes() == 1
+
+
+def _n_nodes() -> int:
+    found = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    return int(found) if found.isdecimal() else 1
 
 
 @dataclass(frozen=True)
@@ -142,7 +161,7 @@ class Measured:
     seen
         What it tells the model.
     foreign
-        Share of the cores that others have used.
+        Share of the cores that others have used; None: not known.
     tries
         That were made.
     is_disturbed
@@ -151,9 +170,18 @@ class Measured:
 
     name: str
     seen: Observation
-    foreign: float
+    foreign: float | None
     tries: int
     is_disturbed: bool
+
+    @property
+    def others(self) -> str:
+        """What they have used, in words."""
+        return "not known" if self.foreign is None else f"{100 * self.foreign:.1f} % of the cores"
+
+    def exceeds(self, foreign: float) -> bool:
+        """Whether others are known to have used more."""
+        return self.foreign is not None and self.foreign > foreign
 
 
 Tell = Callable[[str], None]
@@ -191,19 +219,28 @@ def run_sweep(folder: Path, work: Work, sizes: Sizes, how: How, tell: Tell) -> l
     Raises
     ------
     ConfigError
-        If the folder has a sweep of other tasks, or there is nothing to do.
+        If the folder has a sweep of other tasks, another process works there, or there is nothing
+        to do.
+    OutputError
+        If the folder can not be written.
     MpipipeError
         If a run fails: those before it stay.
     """
     points = points_of(work, sizes)
     if not points:
         raise ConfigError("no run to make", way_out="--tasks or --tasks-per-rank, and --ranks")
-    _claim(folder, work)
-    if work.cold:
-        tell(f"cold: files are dropped from the page cache; directory entries {_entries()}")
-    todo = [point for point in points if not _result(folder, point).exists()]
-    if len(todo) < len(points):
-        tell(f"{len(points) - len(todo)} of {len(points)} runs are there")
+    with _claimed(folder, work):
+        if work.cold:
+            tell(f"cold: files are dropped from the page cache; directory entries {_entries()}")
+        todo = [point for point in points if _is_missing(folder, point, how)]
+        if len(todo) < len(points):
+            tell(f"{len(points) - len(todo)} of {len(points)} runs are there")
+        _make(folder, work, todo, how, tell)
+        return read_sweep(folder)
+
+
+def _make(folder: Path, work: Work, todo: Sequence[Point], how: How, tell: Tell) -> None:
+    """Make these runs, and tell of each."""
     expected = [_expected_s(work, point, how) for point in todo]
     spent = 0.0
     for number, point in enumerate(todo):
@@ -215,11 +252,10 @@ def run_sweep(folder: Path, work: Work, sizes: Sizes, how: How, tell: Tell) -> l
         left = spent / done * (sum(expected) - done)
         tell(
             f"[{number + 1}/{len(todo)}] {point.n_ranks} ranks, {one.seen.n_tasks} tasks: "
-            f"{one.seen.wall_s:.2f} s, others used {100 * one.foreign:.1f} % of the cores"
+            f"{one.seen.wall_s:.2f} s; used by others: {one.others}"
             + ("; DISTURBED" if one.is_disturbed else "")
             + (f"; {left / 60:.0f} min left" if left >= 60 else f"; {left:.0f} s left")
         )
-    return read_sweep(folder)
 
 
 def read_sweep(folder: Path) -> list[Measured]:
@@ -271,28 +307,72 @@ def _as_json(one: Measured) -> dict[str, Any]:
 def _read(path: Path) -> Measured:
     content = read_json(path)
     try:
-        seen: dict[str, Any] = content["seen"]
-        master = math.nan if seen["master_s"] is None else seen["master_s"]
-        seen = seen | {"durations": tuple(seen["durations"]), "master_s": master}
-        return Measured(**content | {"seen": Observation(**seen)})
-    except (KeyError, TypeError) as error:
-        raise BadDataError(f"is no measured run ({error})", file=path) from error
+        foreign = content["foreign"]
+        return Measured(
+            str(content["name"]),
+            _seen(content["seen"]),
+            None if foreign is None else float(foreign),
+            int(content["tries"]),
+            bool(content["is_disturbed"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadDataError(
+            f"is no measured run ({error!r})", file=path, way_out="remove it, and go on"
+        ) from error
 
 
-def _claim(folder: Path, work: Work) -> None:
-    path = folder / "sweep.json"
-    if path.exists():
+def _seen(content: dict[str, Any]) -> Observation:
+    master, terms = content["master_s"], content["terms"]
+    found: dict[str, Any] = {name: int(content[name]) for name in ("n_ranks", "n_tasks", "cores")}
+    if min(found.values()) < 1:
+        raise ValueError("no rank, task or core")
+    names = ("wall_s", "task_s", "task_cpu_s", "n_files", "n_bytes", "file_s", "byte_s", "users")
+    return Observation(
+        **found | {name: float(content[name]) for name in names},
+        terms={term: float(terms[term]) for term in MEASURED},
+        master_s=math.nan if master is None else float(master),
+        durations=tuple(map(float, content["durations"])),
+    )
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, work: Work) -> Iterator[None]:
+    """The folder is ours alone, and its sweep is of this work."""
+    with _open(folder) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _describe(stream, work)
+        except BlockingIOError:
+            raise ConfigError("another sweep works there", file=folder) from None
+        except OSError as error:
+            raise OutputError(f"can not be written: {error.strerror}", file=folder) from error
         if read_work(folder) != work:
             raise ConfigError(
                 "has a sweep of other tasks, raw frames, options, cache or seed",
                 file=folder,
                 way_out="name another folder; ranks, tasks and repeats may be added",
             )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError("is not empty, and no sweep", file=folder)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    write_json_atomically(path, {"version": _FORMAT, "work": asdict(work)})
+        yield
+
+
+def _open(folder: Path) -> TextIO:
+    """What says what the sweep is of; empty if it is new."""
+    path = folder / "sweep.json"
+    try:
+        if not path.exists() and folder.exists() and any(folder.iterdir()):
+            raise ConfigError("is not empty, and no sweep", file=folder)
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        return open(path, "a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"can not be written: {error.strerror}", file=folder) from error
+
+
+def _describe(stream: TextIO, work: Work) -> None:
+    """Say what a new sweep is of; in place, for the file is locked."""
+    if not os.fstat(stream.fileno()).st_size:
+        json.dump({"version": _FORMAT, "work": asdict(work)}, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _result(folder: Path, point: Point) -> Path:
@@ -306,32 +386,44 @@ def _expected_s(work: Work, point: Point, how: How) -> float:
     return 1.0 + each * share + _SECONDS_A_RANK * point.n_ranks / min(point.n_ranks, how.cores)
 
 
+def _is_missing(folder: Path, point: Point, how: How) -> bool:
+    path = _result(folder, point)
+    return not path.exists() or (how.redo and _read(path).exceeds(how.foreign))
+
+
 def _measure(folder: Path, work: Work, point: Point, how: How, tell: Tell) -> Measured:
-    """One run, again while others disturb it; the least disturbed one counts."""
-    best: Measured | None = None
+    """One run, again while others disturb it; the least disturbed one and its events are kept."""
+    result, root = _result(folder, point), folder / "runs" / point.name
+    attempt = root.with_name(f"{point.name}.try")
+    best = _read(result) if result.exists() else None
+    before = best.tries if best else 0
     for number in range(1, max(how.tries, 1) + 1):
-        one = _once(folder, work, point, how)
-        if best is None or one.foreign < best.foreign:
+        one = _once(attempt, work, point, how)
+        if best is None or (best.foreign or 0.0) > (one.foreign or 0.0):
             best = one
-        best = replace(best, tries=number, is_disturbed=best.foreign > how.foreign)
+            result.unlink(missing_ok=True)  # it would tell of other events
+            shutil.rmtree(root, ignore_errors=True)
+            attempt.rename(root)
+        else:
+            shutil.rmtree(attempt, ignore_errors=True)
+        best = replace(best, tries=before + number, is_disturbed=best.exceeds(how.foreign))
         if not best.is_disturbed:
             break
         if number < how.tries:
-            tell(f"others used {100 * one.foreign:.1f} % of the cores during {point.name}: again")
+            tell(f"{point.name}: used by others: {one.others}; again")
     assert best is not None
     return best
 
 
-def _once(folder: Path, work: Work, point: Point, how: How) -> Measured:
-    root = folder / "runs" / point.name
+def _once(root: Path, work: Work, point: Point, how: How) -> Measured:
     shutil.rmtree(root, ignore_errors=True)
     words = _prepare(work, point, root)
     command = [*start_words(point.n_ranks, how.launcher), sys.executable, "-m", "mpipipe", *words]
     watch, begin = ForeignWatch(), time.perf_counter()
     try:
-        run_to_end(command, how.limit_s)
+        run_to_end(command, how.limit_s, fine=(0,) if work.synthetic else _WENT_THROUGH)
         wall = time.perf_counter() - begin
-        foreign = watch.share()
+        foreign = watch.share() if how.sees_all else None
         layout = RunLayout.at(root)
         _, events = read_run_events(layout)
         seen = observe(events, how.cores, wall, point.n_tasks or None)
@@ -359,12 +451,17 @@ def _entries() -> str:
     return "of raw frames, too" if is_root else "stay: only root can drop them"
 
 
-def drop_from_cache(folder: Path) -> None:
-    """Drop the pages of the files of a folder; as root, all the kernel has of file systems.
+def drop_from_cache(raw: Path) -> None:
+    """Drop the pages of raw frames; as root, all the kernel has of file systems.
 
     What a file server keeps stays.
+
+    Parameters
+    ----------
+    raw
+        A folder, a list, or one of them.
     """
-    for path in _files(folder):
+    for path in find_raw_files(find_files(raw)):
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -375,15 +472,6 @@ def drop_from_cache(folder: Path) -> None:
         with contextlib.suppress(OSError):
             os.sync()
             _DROP_CACHES.write_text("3\n", encoding="ascii")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        yield from (path for path in folder.rglob("*") if path.is_file())
-        return
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in folder.read_text().splitlines():
-            yield folder.parent / line.strip()
 
 
 def _keep_events(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from mpipipe.data.errors import BadDataError, ConfigError
-from mpipipe.run.sweep import observations, read_sweep
+from mpipipe.run.sweep import Measured, observations, read_sweep
 from mpipipe.store.checksums import read_json, write_json_atomically
 from mpipipe.trace.model.law import Column, Law
 from mpipipe.trace.model.model import Left, Model, fit
 
-VERSION = 1
+VERSION = 2
+_WAY_OUT = "mpipipe scaling fit DIR"
 _DIGITS = 9
 
 
@@ -26,9 +28,15 @@ def fit_sweep(folder: Path, seed: int = 0) -> Model:
     ConfigError
         If there are no runs.
     """
-    model = fit(observations(read_sweep(folder)), seed=seed)
-    write_json_atomically(folder / "model.json", as_json(model))
+    runs = read_sweep(folder)
+    model = fit(observations(runs), seed=seed)
+    write_json_atomically(folder / "model.json", as_json(model) | {"runs": _walls(runs)})
     return model
+
+
+def _walls(runs: Sequence[Measured]) -> dict[str, float]:
+    """By which runs of a sweep are told from others."""
+    return {one.name: one.seen.wall_s for one in runs}
 
 
 def load_model(folder: Path) -> Model:
@@ -37,20 +45,26 @@ def load_model(folder: Path) -> Model:
     Raises
     ------
     ConfigError
-        If none was fitted.
+        If none was fitted, or to other runs than are there now.
     BadDataError
         If it can not be read.
     """
     path = folder / "model.json"
     if not path.exists():
-        raise ConfigError("has no model", file=folder, way_out="mpipipe scaling fit DIR")
+        raise ConfigError("has no model", file=folder, way_out=_WAY_OUT)
     content = read_json(path)
     try:
         if content["version"] != VERSION:
-            raise BadDataError(f"is of version {content['version']}, not {VERSION}", file=path)
-        return _of_json(content["model"])
+            reason = f"is of version {content['version']}, not {VERSION}"
+            raise BadDataError(reason, file=path, way_out=_WAY_OUT)
+        found, fitted = _of_json(content["model"]), content["runs"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadDataError(f"is no model ({error})", file=path) from error
+        raise BadDataError(f"is no model ({error!r})", file=path, way_out=_WAY_OUT) from error
+    if fitted != _walls(read_sweep(folder)):
+        raise ConfigError(
+            "was fitted to other runs than are there now", file=path, way_out=_WAY_OUT
+        )
+    return found
 
 
 def as_json(model: Model) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mpipipe.quality.page.style import STYLE
 from mpipipe.quality.page.svg import number
 from mpipipe.run.sweep import Measured, read_sweep
 from mpipipe.run.sweep_model import load_model
-from mpipipe.store.checksums import write_text_atomically
+from mpipipe.store.checksums import write_bytes_atomically, write_text_atomically
 from mpipipe.trace.model.model import Model
 from mpipipe.trace.model.observation import TERMS
 from mpipipe.trace.model.prediction import Asked, Predicted, predict
@@ -41,11 +41,13 @@ class Drawn:
     Attributes
     ----------
     predicted
-        At the ranks that are drawn, ascending, on the cores that were asked for, or one each.
+        At the ranks that are drawn, ascending, on `cores`.
     as_measured
         Up to the ranks that were measured, on the cores of that machine.
     measured
         All runs; those of `n_tasks` are drawn beside the model.
+    cores
+        That were asked for; None: one a rank.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Drawn:
     as_measured: list[Predicted]
     measured: list[Measured]
     n_tasks: int
+    cores: int | None = None
 
 
 def gather(
@@ -85,13 +88,14 @@ def gather(
     found = [predict(model, n, n_tasks, Asked(cores=cores)) for n in ranks]
     there = [n for n in ranks if n <= max(model.ranks)]
     same = [predict(model, n, n_tasks, Asked(cores=model.cores)) for n in there]
-    return Drawn(folder.absolute().name, model, found, same, runs, n_tasks)
+    return Drawn(folder.absolute().name, model, found, same, runs, n_tasks, cores)
 
 
 def write_picture(drawn: Drawn, path: Path) -> None:
     """Write it as PNG."""
-    figure = _figure(drawn)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    picture = io.BytesIO()
+    _figure(drawn).savefig(picture, format="png", dpi=110, metadata={"Software": None})
+    write_bytes_atomically(path, picture.getvalue())
 
 
 def write_page(drawn: Drawn, path: Path) -> None:
@@ -121,7 +125,7 @@ def write_page(drawn: Drawn, path: Path) -> None:
 
 _CAPTION = (
     "Dots are measured; blue is the model of the machine they were measured on, with its 95 %; "
-    "green is the model for ranks that have a core each, if nothing else was asked for. Grey: "
+    "green is the model for ranks that have a core each, or those that were asked for. Grey: "
     "beyond the ranks that were measured."
 )
 
@@ -168,7 +172,8 @@ def _of_size(drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
 def _draw_speed_up(axis: Any, drawn: Drawn, ranks: np.ndarray) -> None:
     work = _work(drawn)
     axis.plot(ranks, ranks, color="#999", ls="--", lw=1, label="as many times as ranks")
-    axis.plot(ranks, [one.speed_up for one in drawn.predicted], color=_FREE, label="a core each")
+    free = "a core each" if drawn.cores is None else f"model, {drawn.cores} cores"
+    axis.plot(ranks, [one.speed_up for one in drawn.predicted], color=_FREE, label=free)
     _draw_band(axis, drawn.as_measured, work, lambda n: 1.0)
     p, walls = _of_size(drawn)
     axis.plot(p, work / walls, "o", ms=4, color="#d0602a", label="measured")
@@ -283,7 +288,7 @@ def _runs(drawn: Drawn) -> list[tuple[str, ...]]:
         (
             one.name,
             number(one.seen.wall_s),
-            f"{100 * one.foreign:.1f} %" + (" (too much)" if one.is_disturbed else ""),
+            one.others + (" (too much)" if one.is_disturbed else ""),
             str(one.tries),
         )
         for one in drawn.measured
