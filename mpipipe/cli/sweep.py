@@ -143,9 +143,14 @@ def _words(options: str) -> tuple[str, ...]:
 
 def rank(folder: Annotated[Path, typer.Argument(metavar="FOLDER")]) -> None:
     """Be a rank of a run of synthetic tasks (`scaling run` starts it)."""
+    from mpipipe.cli.exits import Exit
+    from mpipipe.parallel.together import FailedOnMasterError
     from mpipipe.run.synthetic import be_rank
 
-    be_rank(folder)
+    try:
+        be_rank(folder)
+    except FailedOnMasterError as error:  # rank 0 says why
+        raise typer.Exit(Exit.COULD_NOT_RUN) from error
 
 
 def fit(
