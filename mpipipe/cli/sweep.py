@@ -188,7 +188,7 @@ def _tell_disturbed(folder: Path) -> None:
     if disturbed:
         typer.echo(
             f"{disturbed} of {len(runs)} runs were disturbed: "
-            f"the same `mpipipe scaling run` with --redo makes them again"
+            "the same `mpipipe scaling run` with --redo makes them again"
         )
 
 

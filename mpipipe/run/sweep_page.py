@@ -254,7 +254,8 @@ def _limits(drawn: Drawn) -> list[tuple[str, ...]]:
     for one in drawn.predicted:
         terms = sorted(one.terms.items(), key=lambda pair: -pair[1])[:3]
         told = ", ".join(f"{term} {100 * s / one.wall_s:.0f} %" for term, s in terms)
-        interval = f"{number(one.low_s)} to {number(one.high_s)}"
+        is_known = not np.isnan(one.low_s)
+        interval = f"{number(one.low_s)} to {number(one.high_s)}" if is_known else "not known"
         efficiency = f"{100 * one.efficiency:.1f} %"
         found.append((f"{one.n_ranks:,}", number(one.wall_s), interval, efficiency, told))
     return found

@@ -258,10 +258,11 @@ def test_a_sweep_is_made_and_gone_on_with(tmp_path: Path, mpipipe: Mpipipe) -> N
     picture = mpipipe("scaling", "plot", folder, "-o", tmp_path / "new" / "x.png")
     assert picture.code == 0, picture.err
     assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
-    page = mpipipe("scaling", "plot", folder, "-o", tmp_path / "x.html")
+    page = mpipipe("scaling", "plot", folder, "-o", tmp_path / "x.html", "--cores", "3")
     assert page.code == 0, page.err
     html = (tmp_path / "x.html").read_text()
     assert "<svg" in html
+    assert "model, 3 cores" in html, "and not a core each"
     assert not any(word in html for word in ('href="http', "<script", "src=")), "it needs no other"
     text = mpipipe("scaling", "export", folder).out
     assert "POINTS (1) (2)" in text
