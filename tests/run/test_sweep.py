@@ -343,6 +343,7 @@ def test_runs_are_read_or_refused(tmp_path: Path) -> None:
     assert one.foreign is None
     assert one.seen.terms == measured().seen.terms
     seen = content["seen"]
+    wrong: Any
     for wrong in (
         {"seen": 3},
         content | {"foreign": "much"},
@@ -388,7 +389,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch, *shares: float | None) -> list[flo
 
 def test_the_least_disturbed_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its events, too; and better ones of runs that are made again."""
-    folder, told = tmp_path / "sweep", []
+    folder, told = tmp_path / "sweep", list[str]()
     trace = folder / "runs" / "p1-n6-r0" / "trace"
 
     def make(**how: Any) -> Measured:
