@@ -91,7 +91,7 @@ def sky_rows_of(rows: np.ndarray) -> np.ndarray:
     `LATER_COLUMNS`."""
     found = _as_measured(rows, ~rows[_UNPLACED.name])
     for name, called in _ADDED.items():
-        if called in rows.dtype.fields or called not in LATER_COLUMNS:
+        if called in (rows.dtype.names or ()) or called not in LATER_COLUMNS:
             found[name] = rows[called]
     return found
 
