@@ -136,7 +136,7 @@ def _solve(
         middle = _mean_time(years, weights)
         years -= middle
         n_parameters = _model(years, weights, factors, base, values, covariance)
-        fit_motion(years, places, weights, factors, n_parameters, values, covariance)
+        chi2 = fit_motion(years, places, weights, factors, n_parameters, values, covariance)
         row = table[k]
         row[:] = np.nan
         row[0], row[1] = _sky(origin, plane, values[0] / _MAS, values[1] / _MAS)
@@ -147,11 +147,12 @@ def _solve(
         if n_parameters == 5:
             row[11] = values[4]
         if known:
-            share_errors(years, shared[taken], weights, factors, n_parameters, covariance)
+            common = shared[taken]
+            if (common != 0.0).any():
+                share_errors(years, common, weights, factors, n_parameters, covariance)
+                chi2 = chi2_in_common(years, places, common, weights, factors, n_parameters, values)
             _fill_errors(row, covariance, n_parameters)
-            row[16] = chi2_in_common(
-                years, places, shared[taken], weights, factors, n_parameters, values
-            )
+            row[16] = chi2
         if n > 1 and row[17] > 0:
             row[18] = _rms(years, places, factors, values, row[17])
     return table

@@ -203,8 +203,6 @@ def chi2_in_common(
             common[a] += wx * sx + wy * sy
             for b in range(n_parameters):
                 normal[a, b] += wx * row[0, b] + wy * row[1, b]
-    if strength == 0.0:
-        return chi2
     chi2 -= pull * pull / (1.0 + strength)
     for a in range(n_parameters):
         right[a] -= common[a] * pull / (1.0 + strength)
