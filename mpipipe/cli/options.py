@@ -31,6 +31,17 @@ RefcatOption = Annotated[
         "--refcat", metavar="D", help="Reference catalogue made by `mpipipe refcat ingest`."
     ),
 ]
+BandwidthOption = Annotated[
+    float | None,
+    typer.Option("--bandwidth", min=1e-9, metavar="GB/s", help="Of the file system, in all."),
+]
+LifetimeOption = Annotated[
+    float | None,
+    typer.Option("--lifetime", min=1e-6, metavar="HOURS", help="Mean life of a rank; endless."),
+]
+RecoveryOption = Annotated[
+    float, typer.Option("--recovery", min=0.0, metavar="S", help="Seconds after a loss.")
+]
 ForcedOption = Annotated[
     Path | None,
     typer.Option(

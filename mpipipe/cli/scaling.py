@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpipipe.cli import sweep
-from mpipipe.cli.options import IncarnationOption, JsonOption, RunArgument
+from mpipipe.cli.options import (
+    BandwidthOption,
+    IncarnationOption,
+    JsonOption,
+    LifetimeOption,
+    RecoveryOption,
+    RunArgument,
+)
 
 if TYPE_CHECKING:
     from mpipipe.parallel.simulated_phase import Simulated
@@ -40,10 +47,7 @@ def simulate(
         typer.Option("--tasks", min=1, metavar="N", help="Visits times CCDs; left out: the run's."),
     ] = None,
     ccds: Annotated[int, typer.Option("--ccds", min=1, help="CCDs of the camera.")] = 189,
-    bandwidth: Annotated[
-        float | None,
-        typer.Option("--bandwidth", min=1e-9, metavar="GB/s", help="Of the file system, in all."),
-    ] = None,
+    bandwidth: BandwidthOption = None,
     rank_bandwidth: Annotated[
         float | None,
         typer.Option("--rank-bandwidth", min=1e-9, metavar="GB/s", help="For a rank; as measured."),
@@ -51,13 +55,8 @@ def simulate(
     latency: Annotated[
         float, typer.Option("--latency", min=0.0, metavar="US", help="Of a message, microseconds.")
     ] = 50.0,
-    lifetime: Annotated[
-        float | None,
-        typer.Option("--lifetime", min=1e-6, metavar="HOURS", help="Mean life of a rank; endless."),
-    ] = None,
-    recovery: Annotated[
-        float, typer.Option("--recovery", min=0.0, metavar="S", help="Seconds after a loss.")
-    ] = 1.0,
+    lifetime: LifetimeOption = None,
+    recovery: RecoveryOption = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Of tasks and losses.")] = 0,
     incarnation: IncarnationOption = None,
     as_json: JsonOption = False,

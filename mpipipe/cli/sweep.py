@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpipipe.cli.options import JsonOption, QuietOption
+from mpipipe.cli.options import (
+    BandwidthOption,
+    JsonOption,
+    LifetimeOption,
+    QuietOption,
+    RecoveryOption,
+)
 
 if TYPE_CHECKING:
     from mpipipe.trace.model.model import Model
@@ -235,21 +241,13 @@ def predict(
         float | None,
         typer.Option("--work", min=0.0, metavar="S", help="CPU seconds of a task; as measured."),
     ] = None,
-    bandwidth: Annotated[
-        float | None,
-        typer.Option("--bandwidth", min=1e-9, metavar="GB/s", help="Of the file system, in all."),
-    ] = None,
+    bandwidth: BandwidthOption = None,
     rank_bandwidth: Annotated[
         float | None,
         typer.Option("--rank-bandwidth", min=1e-9, metavar="GB/s", help="Of it, for a rank."),
     ] = None,
-    lifetime: Annotated[
-        float | None,
-        typer.Option("--lifetime", min=1e-6, metavar="HOURS", help="Mean life of a rank; endless."),
-    ] = None,
-    recovery: Annotated[
-        float, typer.Option("--recovery", min=0.0, metavar="S", help="Seconds after a loss.")
-    ] = 1.0,
+    lifetime: LifetimeOption = None,
+    recovery: RecoveryOption = 1.0,
     restart: Annotated[
         bool, typer.Option("--restart", help="A loss ends the run, which is started again.")
     ] = False,
