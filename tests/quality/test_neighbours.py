@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpipipe.quality.scorecard.neighbours import Places, unit_vectors
+from mpipipe.data.sky_vectors import unit_vectors
+from mpipipe.quality.scorecard.neighbours import Places
 
 FIELDS = {"equator": (359.9, 0.0), "high": (10.0, 60.0), "pole": (0.0, 89.99)}
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mpipipe.data.sky_vectors import unit_vectors
 from mpipipe.quality.scorecard.measured import Measured, NotMeasurable, Requirement, target
 from mpipipe.quality.scorecard.metric import metric
-from mpipipe.quality.scorecard.neighbours import Places, unit_vectors
+from mpipipe.quality.scorecard.neighbours import Places
 from mpipipe.quality.scorecard.run_data import RunData
 from mpipipe.quality.scorecard.statistics import estimate, estimate_ratio, mean
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpipipe.data.sky_vectors import unit_vectors
 from mpipipe.quality.scorecard.ccds import of_rows
 from mpipipe.quality.scorecard.measured import Measured, NotMeasurable, srd
 from mpipipe.quality.scorecard.metric import metric
-from mpipipe.quality.scorecard.neighbours import Places, unit_vectors
+from mpipipe.quality.scorecard.neighbours import Places
 from mpipipe.quality.scorecard.repeats import Repeats
 from mpipipe.quality.scorecard.run_data import RunData, band_order
 from mpipipe.quality.scorecard.statistics import beyond, estimate, estimates, width

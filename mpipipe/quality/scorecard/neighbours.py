@@ -9,13 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
-def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """(n, 3) unit vectors of places in degrees."""
-    a, d = np.radians(ra), np.radians(dec)
-    return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
-
-
 _ROUNDING = 1e-15
 
 

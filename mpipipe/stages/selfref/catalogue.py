@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpipipe.data.refcat import reference_rows
+from mpipipe.data.sky_vectors import sky_of
 from mpipipe.stages.ic.wcs_determination import WcsDeterminationConfig
 from mpipipe.stages.selfref.detections import Detections, Means
 from mpipipe.stages.selfref.fixed import belong_to_detector
@@ -22,7 +23,6 @@ from mpipipe.stages.selfref.headers import (
 from mpipipe.stages.selfref.magnitudes import ZERO, Photometry, relative_photometry
 from mpipipe.stages.selfref.mosaic import Mosaic
 from mpipipe.stages.selfref.placing import place_all
-from mpipipe.stages.selfref.sky_stars import sky_of
 
 _ROUNDS = 4
 _JOIN_RADIUS = 1.5

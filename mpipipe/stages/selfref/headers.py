@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpipipe.data.sky_vectors import unit_vectors
 from mpipipe.stages.selfref.frame import Frame
 from mpipipe.stages.selfref.mosaic import Mosaic, Place
-from mpipipe.stages.selfref.sky_stars import MAS, unit_vectors
+from mpipipe.stages.selfref.sky_stars import MAS
 
 _ROUNDS = 20
 _LEAST_EXTENT = 0.01

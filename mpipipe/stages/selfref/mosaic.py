@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpipipe.data.sky_vectors import unit_vectors
 from mpipipe.data.tan_sip import TanSip
 from mpipipe.stages.ic.wcs_fit import FitOptions, Stars, WcsFit, match_radius, solve_wcs
 from mpipipe.stages.selfref.frame import Frame
-from mpipipe.stages.selfref.sky_stars import SkyStars, unit_vectors
+from mpipipe.stages.selfref.sky_stars import SkyStars
 
 _FLOOR_PIXELS = 0.01
 """Least error of a coordinate beyond that of the centroid, pixels."""

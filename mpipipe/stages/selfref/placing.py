@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpipipe.data.sky_vectors import unit_vectors
 from mpipipe.data.tan_sip import TanSip, inverse_gnomonic
 from mpipipe.stages.ic.pattern_match import Search
 from mpipipe.stages.ic.wcs_search import Expectation, Found, expectations, find_wcs
 from mpipipe.stages.selfref.fixed import stay_in_place
 from mpipipe.stages.selfref.frame import Frame
 from mpipipe.stages.selfref.mosaic import Mosaic
-from mpipipe.stages.selfref.sky_stars import unit_vectors
 
 Key = tuple[int, int, int]
 

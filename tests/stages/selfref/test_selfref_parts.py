@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpipipe.data.sky_vectors import sky_of, unit_vectors
 from mpipipe.stages.selfref.fixed import belong_to_detector, stay_in_place
 from mpipipe.stages.selfref.magnitudes import ZERO, Photometry, relative_photometry
-from mpipipe.stages.selfref.sky_stars import SkyStars, sky_of, unit_vectors
+from mpipipe.stages.selfref.sky_stars import SkyStars
 
 
 @settings(max_examples=60, deadline=None)
